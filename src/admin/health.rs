@@ -1,0 +1,64 @@
+//! `/live` and `/ready`, for orchestrators: liveness says that the process answers, readiness that it takes webhooks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde_json::json;
+
+use super::AdminState;
+use crate::ingest::Context;
+use crate::queue::Health;
+
+/// Whether the public listener takes requests; off from the moment the process begins to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    listening: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// Sets the listener's probe.
+    pub fn set_listening(&self, listening: bool) {
+        self.listening.store(listening, Ordering::Release);
+    }
+
+    fn listener(&self) -> Result<(), String> {
+        if self.listening.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err("not listening, or stopping".to_owned())
+        }
+    }
+}
+
+/// The first app whose queue takes no jobs, and why.
+pub(super) fn queue_health(context: &Context) -> Result<(), String> {
+    context.apps.iter().try_for_each(|app| match &*app.queue.health().borrow() {
+        Health::Up => Ok(()),
+        Health::Down(why) => Err(why.clone()),
+    })
+}
+
+pub(super) async fn live() -> impl IntoResponse {
+    Json(json!({ "live": true }))
+}
+
+pub(super) async fn ready(State(state): State<AdminState>) -> impl IntoResponse {
+    let probes = [("listener", state.readiness.listener()), ("queue", queue_health(&state.context))];
+    let ready = probes.iter().all(|(_, result)| result.is_ok());
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let probes: serde_json::Map<String, serde_json::Value> = probes
+        .into_iter()
+        .map(|(name, result)| {
+            let probe = match result {
+                Ok(()) => json!({ "ready": true }),
+                Err(why) => json!({ "ready": false, "why": why }),
+            };
+            (name.to_owned(), probe)
+        })
+        .collect();
+    (status, Json(json!({ "ready": ready, "probes": probes })))
+}

@@ -1,0 +1,118 @@
+//! `serve`: settings, logging, runtime, signals, exit code.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use super::{EXIT_CONFIG, complain};
+use crate::config::problems::{Problems, Severity};
+use crate::config::{Backend, Config, Environment, env};
+use crate::gateway::Gateway;
+use crate::shutdown::Shutdown;
+use crate::telemetry::start_logging;
+
+pub(super) fn serve() -> ExitCode {
+    let (config, problems) = env::read(&Environment);
+    let Some(config) = config else {
+        complain(format_args!("the settings can't be used\n\n{problems}"));
+        return ExitCode::from(EXIT_CONFIG);
+    };
+    let _log = start_logging(&config.log);
+    announce(&config, &problems);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("the runtime can't be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(run(config))
+}
+
+async fn run(config: Config) -> ExitCode {
+    let gateway = match Gateway::start(config).await {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            complain(error);
+            return ExitCode::FAILURE;
+        }
+    };
+    if let (Ok(public), Ok(private)) = (gateway.address(), gateway.admin_address()) {
+        info!(%public, %private, "listening");
+    }
+    let shutdown = Shutdown::default();
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => {
+            tokio::spawn(watch_signals(terminate, interrupt, shutdown.clone()));
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            warn!(%error, "signals can't be watched, so there is no graceful stop")
+        }
+    }
+    match gateway.run(shutdown).await {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The first signal drains, the second stops at once.
+async fn watch_signals(mut terminate: Signal, mut interrupt: Signal, shutdown: Shutdown) {
+    for token in [&shutdown.requested, &shutdown.aborted] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    }
+}
+
+/// Says at the start what the operator should know.
+fn announce(config: &Config, problems: &Problems) {
+    info!(version = crate::VERSION, commit = crate::COMMIT, app = %config.app, "retrieve-gateway starts");
+    for problem in problems.iter().filter(|problem| problem.severity == Severity::Warning) {
+        warn!(setting = %problem.key, origin = %problem.origin, hint = problem.hint.as_deref(), "{}", problem.message);
+    }
+    if config.allowlist_is_default {
+        info!("RETRIEVE_ALLOWED_LIST isn't set: only this machine (loopback) may call");
+    }
+    match &config.queue {
+        Backend::Embedded(folder) => {
+            info!(folder = %folder.display(), "a 200 means: fsynced on this machine")
+        }
+        Backend::Redis(_) => {
+            info!("a 200 means: Redis confirmed it; Redis's own settings decide what that survives")
+        }
+    }
+    let integrations = config.integrations.len();
+    let any = config.integrations.accepts_any();
+    let memory_bound_mib = config.memory_bound_bytes() >> 20;
+    info!(integrations, any, memory_bound_mib, "connections and bodies in flight are bounded");
+    raise_file_limit(config.connections.max_connections);
+}
+
+/// Each connection is an open file, and the soft limit is often 1024. A process may raise it up to the hard one.
+fn raise_file_limit(max_connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const OTHER_FILES: u64 = 256;
+    let needed = max_connections as u64 + OTHER_FILES;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
+    let raised = setrlimit(Resource::Nofile, limit.clone()).is_ok();
+    if !raised || limit.current.is_some_and(|current| current < needed) {
+        warn!(
+            needed,
+            limit = limit.current,
+            "the limit of open files (ulimit -n) is too low for RETRIEVE_MAX_CONNECTIONS"
+        );
+    }
+}

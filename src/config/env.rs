@@ -1,0 +1,429 @@
+//! The environment: the one place that knows the names of the variables.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::parse::{self, Unreadable};
+use super::problems::Problems;
+use super::{Backend, Config, Strings, integrations, secret};
+use crate::admission::allowlist::{Allowlist, Entry};
+use crate::admission::networks::{NetworkTable, parse_network};
+use crate::ingest::listener::ConnectionLimits;
+use crate::telemetry::{self, LogConfig, LogFormat};
+
+/// One variable, as `--help`, README and `config/retrieve.env.example` show it.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// Its default, as one would write it; empty for none.
+    pub default: &'static str,
+    /// Whether it may hold a secret, and so may be given as `<name>_FILE`.
+    pub is_secret: bool,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+const fn variable(name: &'static str, default: &'static str, help: &'static str) -> Variable {
+    Variable { name, default, is_secret: false, help }
+}
+
+const fn secret(name: &'static str, default: &'static str, help: &'static str) -> Variable {
+    Variable { name, default, is_secret: true, help }
+}
+
+/// Every variable.
+pub const VARIABLES: &[Variable] = &[
+    variable("RETRIEVE_LISTEN", "0.0.0.0:8080", "public listener"),
+    variable("RETRIEVE_ADMIN_LISTEN", "127.0.0.1:9090", "private listener: /live /ready /metrics /api"),
+    secret("RETRIEVE_ADMIN_TOKEN", "", "bearer token for /api; without one it answers on loopback only"),
+    variable("RETRIEVE_APP", "default", "the app's name, part of its Redis keys"),
+    variable("RETRIEVE_ALLOWED_LIST", "loopback", "who may call: addresses, networks, * for everyone"),
+    variable("RETRIEVE_TRUSTED_PROXIES", "", "addresses and networks whose Forwarded headers count"),
+    variable("RETRIEVE_PROXY_PROTOCOL", "off", "only off in this version"),
+    variable("RETRIEVE_INTEGRATIONS", "", "ids of integrations without settings; * for every well-formed id"),
+    variable(
+        "RETRIEVE_INTEGRATIONS_FILE",
+        "config/integrations.toml",
+        "integrations with their settings, if it exists",
+    ),
+    secret("RETRIEVE_QUEUE", "embedded:./data", "embedded:<folder> or redis://[user:password@]host:port/db"),
+    variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
+    variable("RETRIEVE_DATA_DIR", "./data", "folder of the outage journal; not used in this version"),
+    variable("RETRIEVE_DNS", "", "address of a resolver; not used in this version"),
+    variable("RETRIEVE_HEADER_TIMEOUT", "5s", "for a request's head, from its first byte; then 408"),
+    variable("RETRIEVE_HEADER_LIMIT", "16KiB", "size of a request's head; then 431"),
+    variable("RETRIEVE_BODY_TIMEOUT", "10s", "for a request's body; then 408"),
+    variable("RETRIEVE_BODY_LIMIT", "5MiB", "size of a body, per integration up to 32MiB; then 413"),
+    variable("RETRIEVE_IN_FLIGHT_LIMIT", "64MiB", "bytes of all bodies in flight; then 503"),
+    variable("RETRIEVE_MAX_CONNECTIONS", "4096", "open connections; then 503"),
+    variable("RETRIEVE_IDLE_TIMEOUT", "75s", "between two requests of a connection; then it is closed"),
+    variable("RETRIEVE_WRITE_TIMEOUT", "10s", "for a peer to take its answer; then the connection is closed"),
+    variable("RETRIEVE_DRAIN_DELAY", "0s", "after SIGTERM: not ready, but still accepting"),
+    variable("RETRIEVE_DRAIN_TIMEOUT", "15s", "after that: for requests in flight to be answered"),
+    variable("RETRIEVE_LOG", "info", "error, warn, info, debug, or directives by module"),
+    variable("RETRIEVE_LOG_FORMAT", "text", "text or json"),
+];
+
+/// The largest body limit that an integration may have.
+pub const BODY_LIMIT_MAX_BYTES: usize = 32 << 20;
+
+const ORIGIN: &str = "environment";
+const PREFIX: &str = "RETRIEVE_";
+
+/// Reads all settings. There is a [`Config`] exactly if no problem stops the start.
+pub fn read(strings: &dyn Strings) -> (Option<Config>, Problems) {
+    let mut problems = Problems::default();
+    report_unknown(strings, &mut problems);
+    let mut reader = Reader { strings, problems: &mut problems };
+    let config = reader.config();
+    let config = (!problems.stop_the_start()).then_some(config);
+    (config, problems)
+}
+
+/// The private listener's address and token alone, for the commands that talk to a running gateway.
+///
+/// # Errors
+/// The problems of these two settings.
+pub fn admin(strings: &dyn Strings) -> Result<(std::net::SocketAddr, Option<SecretString>), Problems> {
+    let mut problems = Problems::default();
+    let mut reader = Reader { strings, problems: &mut problems };
+    let (address, token) =
+        (reader.socket_address("RETRIEVE_ADMIN_LISTEN"), reader.secret("RETRIEVE_ADMIN_TOKEN"));
+    if problems.stop_the_start() { Err(problems) } else { Ok((address, token)) }
+}
+
+struct Reader<'a> {
+    strings: &'a dyn Strings,
+    problems: &'a mut Problems,
+}
+
+impl Reader<'_> {
+    fn config(&mut self) -> Config {
+        let body_limit_bytes = self.body_limit();
+        let (allowlist, allowlist_is_default) = self.allowlist();
+        let integrations = self.integrations(body_limit_bytes);
+        let in_flight_limit_bytes = self.in_flight_limit(integrations.largest_body_bytes());
+        self.report_not_built_yet();
+        Config {
+            app: self.parse("RETRIEVE_APP", parse::app_name).unwrap_or_default(),
+            listen: self.socket_address("RETRIEVE_LISTEN"),
+            admin_listen: self.socket_address("RETRIEVE_ADMIN_LISTEN"),
+            admin_token: self.secret("RETRIEVE_ADMIN_TOKEN"),
+            allowlist,
+            allowlist_is_default,
+            trusted_proxies: self.trusted_proxies(),
+            integrations,
+            queue: self.queue(),
+            queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),
+            connections: ConnectionLimits {
+                header_timeout: self.duration("RETRIEVE_HEADER_TIMEOUT"),
+                idle_timeout: self.duration("RETRIEVE_IDLE_TIMEOUT"),
+                write_timeout: self.duration("RETRIEVE_WRITE_TIMEOUT"),
+                header_limit_bytes: self.header_limit(),
+                max_connections: self.parse("RETRIEVE_MAX_CONNECTIONS", parse::count).unwrap_or(1),
+            },
+            body_timeout: self.duration("RETRIEVE_BODY_TIMEOUT"),
+            in_flight_limit_bytes,
+            drain_delay: self.duration("RETRIEVE_DRAIN_DELAY"),
+            drain_timeout: self.duration("RETRIEVE_DRAIN_TIMEOUT"),
+            log: self.log(),
+        }
+    }
+
+    /// What was set, without white space around it. An empty value counts as none: that is what
+    /// `RETRIEVE_X=${X:-}` gives in a compose file.
+    fn set(&self, name: &str) -> Option<String> {
+        self.strings.get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.set(name).unwrap_or_else(|| default_of(name).to_owned())
+    }
+
+    fn parse<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Unreadable>) -> Option<T> {
+        let text = self.text(name);
+        parse(&text).map_err(|unreadable| self.error(name, unreadable)).ok()
+    }
+
+    fn error(&mut self, name: &str, unreadable: Unreadable) {
+        self.problems.error(name, ORIGIN, unreadable.message, unreadable.hint);
+    }
+
+    fn socket_address(&mut self, name: &str) -> std::net::SocketAddr {
+        self.parse(name, parse::socket_address).unwrap_or_else(|| ([127, 0, 0, 1], 0).into())
+    }
+
+    /// The drain delay alone may be zero.
+    fn duration(&mut self, name: &str) -> std::time::Duration {
+        self.parse(name, |text| parse::duration(text, name == "RETRIEVE_DRAIN_DELAY")).unwrap_or_default()
+    }
+
+    fn body_limit(&mut self) -> usize {
+        self.parse("RETRIEVE_BODY_LIMIT", body_limit_bytes).unwrap_or(BODY_LIMIT_MAX_BYTES)
+    }
+
+    /// hyper's read buffer begins with 8 KiB, so a smaller limit couldn't be kept.
+    fn header_limit(&mut self) -> usize {
+        const SMALLEST: usize = 8 << 10;
+        const LARGEST: usize = 1 << 20;
+        let bytes = self.parse("RETRIEVE_HEADER_LIMIT", |text| {
+            let bytes = parse::size_bytes(text)?;
+            if (SMALLEST..=LARGEST).contains(&bytes) {
+                Ok(bytes)
+            } else {
+                Err(Unreadable::new(format!("`{text}` isn't between 8KiB and 1MiB")))
+            }
+        });
+        bytes.unwrap_or(SMALLEST)
+    }
+
+    fn in_flight_limit(&mut self, largest_body_bytes: usize) -> usize {
+        let name = "RETRIEVE_IN_FLIGHT_LIMIT";
+        let Some(limit) = self.parse(name, parse::size_bytes) else { return largest_body_bytes };
+        if limit < largest_body_bytes {
+            let message = format!("{limit} bytes are less than the largest body, {largest_body_bytes} bytes");
+            self.problems.error(name, ORIGIN, message, Some("raise it, or lower the body limits".to_owned()));
+        }
+        limit
+    }
+
+    fn allowlist(&mut self) -> (Allowlist, bool) {
+        let name = "RETRIEVE_ALLOWED_LIST";
+        let Some(text) = self.set(name) else { return (Allowlist::loopback(), true) };
+        let mut list = Allowlist::default();
+        for item in parse::list(&text) {
+            add_entry(&mut list, item, name, ORIGIN, self.problems);
+        }
+        if list.admits_everyone() {
+            let hint = "list the addresses and networks that should be let in".to_owned();
+            self.problems.warning(name, ORIGIN, "`*` admits everyone who can reach this gateway", Some(hint));
+        }
+        (list, false)
+    }
+
+    fn trusted_proxies(&mut self) -> NetworkTable<()> {
+        let name = "RETRIEVE_TRUSTED_PROXIES";
+        let mut table = NetworkTable::default();
+        for item in parse::list(&self.text(name)) {
+            match parse_network(item) {
+                Ok(network) => table.insert(network, ()),
+                Err(error) => {
+                    self.problems.error(name, ORIGIN, format!("`{item}`: {error}"), None);
+                }
+            }
+        }
+        table
+    }
+
+    fn integrations(&mut self, body_limit_bytes: usize) -> crate::integration::Integrations {
+        let mut all = crate::integration::Integrations::default();
+        let name = "RETRIEVE_INTEGRATIONS_FILE";
+        let path = PathBuf::from(self.text(name));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => integrations::read(
+                &text,
+                &path.display().to_string(),
+                body_limit_bytes,
+                &mut all,
+                self.problems,
+            ),
+            Err(error) if self.set(name).is_some() => {
+                let message = format!("{} can't be read: {error}", path.display());
+                self.problems.error(name, ORIGIN, message, None);
+            }
+            Err(_) => {}
+        }
+        for item in parse::list(&self.text("RETRIEVE_INTEGRATIONS")) {
+            self.add_plain_integration(item, body_limit_bytes, &mut all);
+        }
+        if all.is_empty() && !self.problems.stop_the_start() {
+            let hint = "set RETRIEVE_INTEGRATIONS=<id>, or write config/integrations.toml".to_owned();
+            self.problems.warning(
+                "RETRIEVE_INTEGRATIONS",
+                ORIGIN,
+                "there is no integration, so every webhook is answered 404",
+                Some(hint),
+            );
+        }
+        all
+    }
+
+    fn add_plain_integration(
+        &mut self,
+        item: &str,
+        body_limit_bytes: usize,
+        all: &mut crate::integration::Integrations,
+    ) {
+        let name = "RETRIEVE_INTEGRATIONS";
+        let integration = integrations::plain(body_limit_bytes);
+        if item == "*" {
+            return all.accept_any(integration);
+        }
+        match parse::integration_id(item) {
+            Err(unreadable) => self.error(name, unreadable),
+            Ok(id) => {
+                if !all.add(id, integration) {
+                    self.problems.error(
+                        name,
+                        ORIGIN,
+                        format!("`{item}` is listed twice, here or in the file"),
+                        None,
+                    );
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self) -> Backend {
+        let name = "RETRIEVE_QUEUE";
+        let text = self.secret(name).unwrap_or_else(|| SecretString::from(default_of(name)));
+        parse_queue(text.expose_secret()).unwrap_or_else(|unreadable| {
+            self.error(name, unreadable);
+            Backend::Embedded(PathBuf::new())
+        })
+    }
+
+    /// A secret from its variable, or from the file that `<name>_FILE` names.
+    fn secret(&mut self, name: &str) -> Option<SecretString> {
+        let file_name = format!("{name}_FILE");
+        match (self.set(name), self.set(&file_name)) {
+            (Some(_), Some(_)) => {
+                let message = format!("it is given twice: by {name} and by {file_name}");
+                self.problems.error(name, ORIGIN, message, None);
+                None
+            }
+            (Some(value), None) => Some(SecretString::from(value)),
+            (None, Some(path)) => match secret::read_file(Path::new(&path)) {
+                Ok(value) => Some(value),
+                Err(error) => {
+                    self.problems.error(&file_name, ORIGIN, format!("{path} can't be used: {error}"), None);
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    fn log(&mut self) -> LogConfig {
+        let filter = self.text("RETRIEVE_LOG");
+        if !telemetry::is_filter(&filter) {
+            let hint = "write error, warn, info or debug".to_owned();
+            self.problems.error("RETRIEVE_LOG", ORIGIN, format!("`{filter}` isn't a level"), Some(hint));
+        }
+        let format = self.parse("RETRIEVE_LOG_FORMAT", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(Unreadable::new(format!("`{text}` is neither text nor json"))),
+        });
+        LogConfig { filter, format: format.unwrap_or_default() }
+    }
+
+    /// What would protect something stops the start, as long as it isn't built; the rest is a warning.
+    fn report_not_built_yet(&mut self) {
+        match self.text("RETRIEVE_PROXY_PROTOCOL").as_str() {
+            "off" => {}
+            "on" => self.problems.error(
+                "RETRIEVE_PROXY_PROTOCOL",
+                ORIGIN,
+                "the PROXY protocol isn't built yet",
+                None,
+            ),
+            other => self.error(
+                "RETRIEVE_PROXY_PROTOCOL",
+                Unreadable::new(format!("`{other}` is neither on nor off")),
+            ),
+        }
+        for (name, what) in [
+            ("RETRIEVE_DNS", "domains aren't looked up yet, so it has no effect"),
+            ("RETRIEVE_DATA_DIR", "there is no outage journal yet, so it has no effect"),
+        ] {
+            if self.set(name).is_some() {
+                self.problems.warning(name, ORIGIN, what, None);
+            }
+        }
+    }
+}
+
+pub(super) fn body_limit_bytes(text: &str) -> Result<usize, Unreadable> {
+    let bytes = parse::size_bytes(text)?;
+    if bytes <= BODY_LIMIT_MAX_BYTES {
+        Ok(bytes)
+    } else {
+        Err(Unreadable::new(format!("`{text}` is more than 32MiB")))
+    }
+}
+
+/// Adds an entry to an allowlist, or a problem.
+pub(super) fn add_entry(list: &mut Allowlist, item: &str, key: &str, origin: &str, problems: &mut Problems) {
+    match Entry::parse(item) {
+        Ok(entry) => {
+            if let Entry::Domain(_) = entry {
+                let message =
+                    format!("`{item}`: domain entries aren't looked up yet, so this one admits nobody");
+                let hint = "list the sender's addresses or networks for now".to_owned();
+                problems.warning(key, origin, message, Some(hint));
+            }
+            list.add(entry, item);
+        }
+        Err(error) => {
+            let hint =
+                "write an address (203.0.113.0), a network (198.51.100.0/24) or a domain (shopify.com)";
+            problems.error(key, origin, format!("`{item}`: {error}"), Some(hint.to_owned()));
+        }
+    }
+}
+
+/// Never repeats the text: it may hold a password.
+fn parse_queue(text: &str) -> Result<Backend, Unreadable> {
+    const HINT: &str = "write embedded:./data or redis://127.0.0.1:6379";
+    let (scheme, rest) =
+        text.split_once(':').ok_or_else(|| Unreadable::new("it has no scheme").hint(HINT))?;
+    match scheme {
+        "embedded" if rest.is_empty() => Err(Unreadable::new("`embedded:` names no folder").hint(HINT)),
+        "embedded" => Ok(Backend::Embedded(PathBuf::from(rest))),
+        "redis" => match redis::Client::open(text) {
+            Ok(_) => Ok(Backend::Redis(SecretString::from(text))),
+            Err(_) => {
+                Err(Unreadable::new("it isn't a Redis URL").hint("write redis://user:password@host:6379/0"))
+            }
+        },
+        "rediss" | "redis-sentinel" | "redis-cluster" => {
+            Err(Unreadable::new(format!("{scheme}:// isn't built yet"))
+                .hint("use redis:// to a single server"))
+        }
+        _ => Err(Unreadable::new("its scheme isn't known").hint(HINT)),
+    }
+}
+
+/// What a variable is when it isn't set. The allowlist's default is a word for people.
+fn default_of(name: &str) -> &'static str {
+    VARIABLES.iter().find(|variable| variable.name == name).map_or("", |variable| variable.default)
+}
+
+fn report_unknown(strings: &dyn Strings, problems: &mut Problems) {
+    let mut keys = strings.keys();
+    keys.sort();
+    for key in keys.iter().filter(|key| key.starts_with(PREFIX)) {
+        let is_known = VARIABLES.iter().any(|variable| {
+            key == variable.name || (variable.is_secret && key.strip_suffix("_FILE") == Some(variable.name))
+        });
+        if !is_known && !is_from_kubernetes(key) {
+            let hint = nearest(key).map(|name| format!("did you mean {name}?"));
+            problems.error(key, ORIGIN, "this variable isn't known", hint);
+        }
+    }
+}
+
+/// Kubernetes gives every container the address of a service named `retrieve-gateway` in such variables.
+fn is_from_kubernetes(key: &str) -> bool {
+    key.starts_with("RETRIEVE_GATEWAY_SERVICE_") || key.starts_with("RETRIEVE_GATEWAY_PORT")
+}
+
+fn nearest(key: &str) -> Option<&'static str> {
+    const NEAR: usize = 4;
+    let distance = |variable: &&Variable| strsim::damerau_levenshtein(key, variable.name);
+    let nearest = VARIABLES.iter().min_by_key(distance)?;
+    (distance(&nearest) <= NEAR).then_some(nearest.name)
+}

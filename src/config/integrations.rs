@@ -1,0 +1,269 @@
+//! `integrations.toml`: every problem with its line.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::env::{add_entry, body_limit_bytes};
+use super::parse;
+use super::problems::Problems;
+use crate::admission::rate::RateLimit;
+use crate::integration::{Integration, Integrations};
+use crate::payload::PayloadOptions;
+use crate::payload::xml::{Arrays, Root};
+
+const KEYS: [&str; 12] = [
+    "id",
+    "name",
+    "enabled",
+    "source",
+    "secrets",
+    "admit",
+    "allowed_list",
+    "body_limit",
+    "rate",
+    "signature",
+    "xml",
+    "dedupe",
+];
+const XML_KEYS: [&str; 8] = [
+    "force_list",
+    "keep_raw",
+    "arrays",
+    "strip_prefixes",
+    "keep_whitespace",
+    "root",
+    "attribute_prefix",
+    "text_key",
+];
+
+/// An integration without settings of its own.
+pub(super) fn plain(body_limit_bytes: usize) -> Integration {
+    Integration { enabled: true, body_limit_bytes, ..Integration::default() }
+}
+
+/// Reads the file's text and adds its integrations.
+pub(super) fn read(
+    text: &str,
+    file: &str,
+    body_limit_bytes: usize,
+    all: &mut Integrations,
+    problems: &mut Problems,
+) {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let origin = origin_at(text, file, error.span());
+        problems.error("integrations", &origin, error.message(), None);
+    }
+    if !errors.is_empty() {
+        return;
+    }
+    let mut file = File { text, name: file, problems };
+    for (key, value) in table.get_ref() {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("integration", DeValue::Array(entries)) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    file.integration(index, entry, body_limit_bytes, all);
+                }
+            }
+            ("integration", _) => {
+                file.error("integration", value.span(), "write each as [[integration]]".to_owned())
+            }
+            (other, _) => file.unknown(other, "", key.span(), &["integration"]),
+        }
+    }
+}
+
+struct File<'a> {
+    text: &'a str,
+    name: &'a str,
+    problems: &'a mut Problems,
+}
+
+type Value<'i> = Spanned<DeValue<'i>>;
+
+impl File<'_> {
+    fn integration(
+        &mut self,
+        index: usize,
+        entry: &Value<'_>,
+        body_limit_bytes: usize,
+        all: &mut Integrations,
+    ) {
+        let path = format!("integration[{}]", index + 1);
+        let DeValue::Table(table) = entry.get_ref() else {
+            return self.error(&path, entry.span(), "it isn't a table".to_owned());
+        };
+        let mut integration = plain(body_limit_bytes);
+        let mut id = None;
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let path = format!("{path}.{name}");
+            match name {
+                "id" => id = self.parsed(&path, value, parse::integration_id),
+                _ if KEYS.contains(&name) => self.setting(name, &path, value, &mut integration),
+                _ => self.unknown(name, &path, key.span(), &KEYS),
+            }
+        }
+        let Some(id) = id else {
+            if !table.keys().any(|key| key.get_ref() == "id") {
+                self.error(&path, entry.span(), "it has no id".to_owned());
+            }
+            return;
+        };
+        if !all.add(id.clone(), integration) {
+            self.error(&format!("{path}.id"), entry.span(), format!("`{id}` is listed twice"));
+        }
+    }
+
+    fn setting(&mut self, name: &str, path: &str, value: &Value<'_>, integration: &mut Integration) {
+        match name {
+            "name" => integration.name = self.string(path, value).unwrap_or_default(),
+            "enabled" => integration.enabled = self.boolean(path, value).unwrap_or_default(),
+            "body_limit" => {
+                integration.body_limit_bytes = self.parsed(path, value, body_limit_bytes).unwrap_or_default();
+            }
+            "rate" => {
+                let rate = self.parsed(path, value, parse::rate);
+                integration.rate = rate.map(|rate| RateLimit::new(rate, Instant::now()));
+            }
+            "allowed_list" => self.allowed_list(path, value, integration),
+            "xml" => self.xml(path, value, &mut integration.payload),
+            "admit" => self.admit(path, value),
+            // A setting that promises a check or a filter must not be passed over in silence.
+            _ => self.error(path, value.span(), format!("`{name}` isn't built yet; remove it")),
+        }
+    }
+
+    fn admit(&mut self, path: &str, value: &Value<'_>) {
+        match self.string(path, value).as_deref() {
+            None | Some("allowlist") => {}
+            Some(policy @ ("signature" | "allowlist+signature")) => {
+                self.error(
+                    path,
+                    value.span(),
+                    format!("signatures aren't built yet, so `{policy}` can't be kept"),
+                );
+            }
+            Some(other) => {
+                let message = format!("`{other}` is none of allowlist, signature, allowlist+signature");
+                self.error(path, value.span(), message);
+            }
+        }
+    }
+
+    fn allowed_list(&mut self, path: &str, value: &Value<'_>, integration: &mut Integration) {
+        for (item, span) in self.strings(path, value) {
+            let origin = origin_at(self.text, self.name, Some(span));
+            add_entry(&mut integration.allowlist, &item, path, &origin, self.problems);
+        }
+    }
+
+    fn xml(&mut self, path: &str, value: &Value<'_>, payload: &mut PayloadOptions) {
+        let DeValue::Table(table) = value.get_ref() else {
+            return self.error(path, value.span(), "write { force_list = […], keep_raw = true }".to_owned());
+        };
+        let options = &mut payload.xml;
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let path = format!("{path}.{name}");
+            match name {
+                "force_list" => {
+                    options.force_list =
+                        self.strings(&path, value).into_iter().map(|(item, _)| item).collect();
+                }
+                "keep_raw" => payload.drop_raw_xml = !self.boolean(&path, value).unwrap_or(true),
+                "strip_prefixes" => options.strip_prefixes = self.boolean(&path, value).unwrap_or_default(),
+                "keep_whitespace" => options.keep_whitespace = self.boolean(&path, value).unwrap_or_default(),
+                "attribute_prefix" => {
+                    options.attribute_prefix = self.string(&path, value).unwrap_or_default()
+                }
+                "text_key" => options.text_key = self.string(&path, value).unwrap_or_default(),
+                "arrays" => {
+                    let choices = [("when_repeated", Arrays::WhenRepeated), ("always", Arrays::Always)];
+                    options.arrays = self.choice(&path, value, choices).unwrap_or(Arrays::WhenRepeated);
+                }
+                "root" => {
+                    let choices = [("keep", Root::Keep), ("unwrap", Root::Unwrap)];
+                    options.root = self.choice(&path, value, choices).unwrap_or(Root::Keep);
+                }
+                _ => self.unknown(name, &path, key.span(), &XML_KEYS),
+            }
+        }
+    }
+
+    fn choice<T>(&mut self, path: &str, value: &Value<'_>, choices: [(&str, T); 2]) -> Option<T> {
+        let text = self.string(path, value)?;
+        let [(first, _), (second, _)] = &choices;
+        let message = format!("`{text}` is neither {first} nor {second}");
+        let chosen = choices.into_iter().find(|(name, _)| *name == text).map(|(_, value)| value);
+        if chosen.is_none() {
+            self.error(path, value.span(), message);
+        }
+        chosen
+    }
+
+    fn parsed<T>(
+        &mut self,
+        path: &str,
+        value: &Value<'_>,
+        parse: impl Fn(&str) -> Result<T, parse::Unreadable>,
+    ) -> Option<T> {
+        let text = self.string(path, value)?;
+        match parse(&text) {
+            Ok(parsed) => Some(parsed),
+            Err(unreadable) => {
+                let origin = origin_at(self.text, self.name, Some(value.span()));
+                self.problems.error(path, &origin, unreadable.message, unreadable.hint);
+                None
+            }
+        }
+    }
+
+    fn string(&mut self, path: &str, value: &Value<'_>) -> Option<String> {
+        let DeValue::String(text) = value.get_ref() else {
+            self.error(path, value.span(), "it isn't a string".to_owned());
+            return None;
+        };
+        Some(text.to_string())
+    }
+
+    fn boolean(&mut self, path: &str, value: &Value<'_>) -> Option<bool> {
+        let DeValue::Boolean(value) = value.get_ref() else {
+            self.error(path, value.span(), "it is neither true nor false".to_owned());
+            return None;
+        };
+        Some(*value)
+    }
+
+    fn strings(&mut self, path: &str, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
+        let DeValue::Array(items) = value.get_ref() else {
+            self.error(path, value.span(), "it isn't an array of strings".to_owned());
+            return Vec::new();
+        };
+        let items = items.iter().map(|item| (self.string(path, item), item.span()));
+        items.filter_map(|(item, span)| Some((item?, span))).collect()
+    }
+
+    fn unknown(&mut self, key: &str, path: &str, span: Range<usize>, known: &[&str]) {
+        let path = if path.is_empty() { key } else { path };
+        let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(key, name));
+        let hint = nearest.map(|name| format!("did you mean `{name}`?"));
+        let origin = origin_at(self.text, self.name, Some(span));
+        self.problems.error(path, &origin, "this key isn't known", hint);
+    }
+
+    fn error(&mut self, path: &str, span: Range<usize>, message: String) {
+        let origin = origin_at(self.text, self.name, Some(span));
+        self.problems.error(path, &origin, message, None);
+    }
+}
+
+fn origin_at(text: &str, file: &str, span: Option<Range<usize>>) -> String {
+    match span.and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("{file}, line {}", before.matches('\n').count() + 1),
+        None => file.to_owned(),
+    }
+}

@@ -1,0 +1,268 @@
+//! The composition root: settings become bound listeners, planes and workers; then they run until they have drained.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tracing::{error, info, warn};
+
+use crate::admin::health::Readiness;
+use crate::admin::{self, AdminState};
+use crate::app::{App, Apps};
+use crate::config::{Backend, Config};
+use crate::ingest::listener::{ConnectionLimits, Stop, serve};
+use crate::ingest::service::public_service;
+use crate::ingest::{Context, listener};
+use crate::memory::MemoryBudget;
+use crate::queue::Queue;
+use crate::queue::embedded::{Embedded, EmbeddedWriter, OpenError, open_on_disk};
+use crate::queue::redis::{Redis, RedisWriter};
+use crate::shutdown::{Shutdown, Workers};
+use crate::telemetry::metrics::{ConnectionMetrics, Metrics};
+
+/// Connections of the private plane: probes, a scraper, some tails.
+const PRIVATE_MAX_CONNECTIONS: usize = 64;
+
+/// How long workers and the private plane may take to end once nothing is left to do for them.
+const LAST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A gateway whose listeners are bound and whose queue is open.
+#[derive(Debug)]
+pub struct Gateway {
+    public: TcpListener,
+    private: TcpListener,
+    limits: ConnectionLimits,
+    drain_delay: Duration,
+    drain_timeout: Duration,
+    state: AdminState,
+    workers: Workers,
+}
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address can't be bound.
+    #[error("{variable}: can't listen on {address}: {source}")]
+    Listen {
+        /// The setting.
+        variable: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The embedded queue can't be opened.
+    #[error(transparent)]
+    Queue(#[from] OpenError),
+    /// The Redis URL can't be used.
+    #[error("RETRIEVE_QUEUE: {0}")]
+    Redis(redis::RedisError),
+    /// The system has no thread left.
+    #[error("a thread can't be started: {0}")]
+    Thread(io::Error),
+}
+
+/// Why a gateway that ran ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A worker ended before the process was asked to stop.
+    #[error("the worker `{0}` ended unexpectedly; the gateway drained and stopped")]
+    WorkerEnded(&'static str),
+    /// Requests were still in flight when the time to drain was over, or a second signal came.
+    #[error("stopped before everything in flight had been answered")]
+    Aborted,
+}
+
+/// The queue's worker, not started yet.
+enum Writer {
+    Embedded(EmbeddedWriter),
+    Redis(RedisWriter),
+}
+
+impl Gateway {
+    /// Binds both listeners, opens the queue and starts its worker.
+    ///
+    /// # Errors
+    /// What can't be bound or opened.
+    pub async fn start(config: Config) -> Result<Gateway, StartError> {
+        let (queue, writer) = open_queue(&config)?;
+        let public = bind("RETRIEVE_LISTEN", config.listen).await?;
+        let private = bind("RETRIEVE_ADMIN_LISTEN", config.admin_listen).await?;
+        let mut workers = Workers::default();
+        start_writer(writer, &mut workers).map_err(StartError::Thread)?;
+        let app =
+            App { name: config.app, allowlist: config.allowlist, integrations: config.integrations, queue };
+        let context = Context {
+            apps: Apps::one(app),
+            trusted_proxies: config.trusted_proxies,
+            body_timeout: config.body_timeout,
+            queue_timeout: config.queue_timeout,
+            memory: MemoryBudget::new(config.in_flight_limit_bytes),
+            metrics: Metrics::default(),
+        };
+        Ok(Gateway {
+            public,
+            private,
+            limits: config.connections,
+            drain_delay: config.drain_delay,
+            drain_timeout: config.drain_timeout,
+            state: AdminState {
+                context: Arc::new(context),
+                readiness: Readiness::default(),
+                token: config.admin_token.map(Arc::new),
+            },
+            workers,
+        })
+    }
+
+    /// The public listener's address.
+    ///
+    /// # Errors
+    /// The system doesn't know it.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// The private listener's address.
+    ///
+    /// # Errors
+    /// The system doesn't know it.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.private.local_addr()
+    }
+
+    /// Serves until asked to stop, then drains: readiness off and a pause; nothing new accepted, idle connections
+    /// closed; requests in flight answered; the queue's last batch confirmed; the private plane last.
+    ///
+    /// # Errors
+    /// It stopped otherwise than asked.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), RunError> {
+        let Gateway { public, private, limits, drain_delay, drain_timeout, state, mut workers } = self;
+        let (public_stop, private_stop) = (Stop::default(), Stop::default());
+        let mut private_plane = Workers::default();
+        if let Err(error) = start_private_plane(private, &state, limits, &private_stop, &mut private_plane) {
+            error!(%error, "the private plane can't be started");
+            return Err(RunError::WorkerEnded("private-plane"));
+        }
+        let context = Arc::clone(&state.context);
+        let metrics = context.metrics.connections.clone();
+        let make = move |peer| public_service(Arc::clone(&context), peer);
+        let serving = tokio::spawn(serve(public, limits, metrics, public_stop.clone(), make));
+        state.readiness.set_listening(true);
+
+        let ended_early = tokio::select! {
+            () = shutdown.requested.cancelled() => None,
+            name = workers.first_to_end() => Some(name),
+            name = private_plane.first_to_end() => Some(name),
+        };
+        state.readiness.set_listening(false);
+        match ended_early {
+            None => info!("stopping: readiness is off, answering what is in flight"),
+            Some(worker) => error!(worker, "a worker ended unexpectedly; draining"),
+        }
+        if ended_early.is_none() {
+            let _ = tokio::time::timeout(drain_delay, shutdown.aborted.cancelled()).await;
+        }
+        let drained = drain(serving, &public_stop, drain_timeout, &shutdown).await;
+        state.context.apps.iter().for_each(|app| app.queue.close());
+        let settled = end(&mut workers, "queue").await;
+        private_stop.drain.cancel();
+        private_stop.abort.cancel();
+        end(&mut private_plane, "private plane").await;
+        match ended_early {
+            Some(worker) => Err(RunError::WorkerEnded(worker)),
+            None if drained && settled => Ok(()),
+            None => Err(RunError::Aborted),
+        }
+    }
+}
+
+async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { variable, address, source })
+}
+
+fn open_queue(config: &Config) -> Result<(Queue, Writer), StartError> {
+    match &config.queue {
+        Backend::Embedded(folder) => {
+            let (embedded, writer) = Embedded::open(folder, open_on_disk())?;
+            Ok((Queue::Embedded(embedded), Writer::Embedded(writer)))
+        }
+        Backend::Redis(url) => {
+            let (redis, writer) =
+                Redis::new(url, &config.app, config.queue_timeout).map_err(StartError::Redis)?;
+            Ok((Queue::Redis(redis), Writer::Redis(writer)))
+        }
+    }
+}
+
+fn start_writer(writer: Writer, workers: &mut Workers) -> io::Result<()> {
+    match writer {
+        Writer::Embedded(writer) => {
+            let runtime = Handle::current();
+            workers.spawn_thread("embedded-writer", move || writer.run(&runtime))
+        }
+        Writer::Redis(writer) => {
+            workers.spawn_task("redis-writer", writer.run());
+            Ok(())
+        }
+    }
+}
+
+fn start_private_plane(
+    listener: TcpListener,
+    state: &AdminState,
+    limits: ConnectionLimits,
+    stop: &Stop,
+    workers: &mut Workers,
+) -> io::Result<()> {
+    let limits = ConnectionLimits { max_connections: PRIVATE_MAX_CONNECTIONS, ..limits };
+    let router = admin::router(state.clone());
+    let stop = stop.clone();
+    let listener = listener.into_std()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    workers.spawn_thread("private-plane", move || {
+        runtime.block_on(async move {
+            let listener = match TcpListener::from_std(listener) {
+                Ok(listener) => listener,
+                Err(error) => return error!(%error, "the private plane can't listen"),
+            };
+            let make = move |peer| admin::private_service(router.clone(), peer);
+            listener::serve(listener, limits, ConnectionMetrics::default(), stop, make).await;
+        });
+    })
+}
+
+/// Drains the public plane. False if connections had to be dropped.
+async fn drain(
+    mut serving: tokio::task::JoinHandle<()>,
+    stop: &Stop,
+    timeout: Duration,
+    shutdown: &Shutdown,
+) -> bool {
+    let started = Instant::now();
+    stop.drain.cancel();
+    let in_time = tokio::select! {
+        _ = &mut serving => true,
+        () = tokio::time::sleep(timeout) => false,
+        () = shutdown.aborted.cancelled() => false,
+    };
+    if in_time {
+        info!(milliseconds = started.elapsed().as_millis(), "drained");
+    } else {
+        warn!("dropping the connections that are left");
+        stop.abort.cancel();
+        let _ = tokio::time::timeout(LAST_TIMEOUT, serving).await;
+    }
+    in_time
+}
+
+async fn end(workers: &mut Workers, name: &str) -> bool {
+    let in_time = tokio::time::timeout(LAST_TIMEOUT, workers.all_to_end()).await.is_ok();
+    if !in_time {
+        error!(name, "didn't end in time");
+    }
+    in_time
+}

@@ -1,0 +1,105 @@
+//! Outcomes to answers: their exact bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use uuid::Uuid;
+
+use super::rejection::Rejection;
+use crate::queue::Receipt;
+
+/// The answer of every path of the public plane.
+pub type Answer = Response<Full<Bytes>>;
+
+const ACCEPTED: &[u8] = br#"{"result":true,"error":""}"#;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JOB_ID: HeaderName = HeaderName::from_static("x-retrieve-job-id");
+
+/// A webhook whose job is durable.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The proof.
+    pub receipt: Receipt,
+}
+
+impl Accepted {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::OK
+    }
+}
+
+/// Writes the answer.
+pub fn answer(outcome: &Result<Accepted, Rejection>) -> Answer {
+    match outcome {
+        Ok(accepted) => accept(accepted),
+        Err(rejection) => reject(rejection),
+    }
+}
+
+fn accept(accepted: &Accepted) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from_static(ACCEPTED)));
+    *response.status_mut() = accepted.status();
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id: &str = hyphenated(&accepted.receipt.job, &mut id);
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(JOB_ID, id);
+    }
+    response
+}
+
+fn hyphenated<'a>(id: &Uuid, buffer: &'a mut [u8]) -> &'a str {
+    id.hyphenated().encode_lower(buffer)
+}
+
+fn reject(rejection: &Rejection) -> Answer {
+    let mut response = Response::new(Full::new(body_of(&rejection.to_string())));
+    *response.status_mut() = rejection.status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    if let Some(retry_after) = rejection.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
+    }
+    if rejection.status() == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    if rejection.leaves_body_unread() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// `Retry-After` counts whole seconds (RFC 9110, section 10.2.3); none is never enough.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+fn body_of(error: &str) -> Bytes {
+    let mut body = br#"{"result":false,"error":"#.to_vec();
+    crate::job::write_string(&mut body, error);
+    body.push(b'}');
+    body.into()
+}
+
+/// The answer to a connection over the limit, for a socket on which no HTTP has been spoken yet.
+pub fn overloaded_bytes() -> Vec<u8> {
+    bytes_of("503 Service Unavailable", "retry-after: 5\r\n", &Rejection::Overloaded.to_string())
+}
+
+/// The answer to a head that came too slowly.
+pub fn slow_head_bytes() -> Vec<u8> {
+    bytes_of("408 Request Timeout", "", "The request's head didn't arrive in time")
+}
+
+fn bytes_of(status: &str, headers: &str, error: &str) -> Vec<u8> {
+    let body = body_of(error);
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
+}

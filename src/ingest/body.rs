@@ -1,0 +1,103 @@
+//! The body: bounded in bytes and in time, and its bytes are counted before they are held.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+
+use crate::memory::{Exhausted, MemoryBudget, Reservation};
+
+/// The bounds of a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The largest body in bytes, measured on the bytes read.
+    pub limit_bytes: usize,
+    /// The longest time from the end of the head to the end of the body.
+    pub timeout: Duration,
+}
+
+/// A body and the memory that it was counted for.
+#[derive(Debug)]
+pub struct ReceivedBody {
+    /// The bytes as they were received, without transfer coding.
+    pub bytes: Bytes,
+    /// To be kept for as long as anything made of the bytes.
+    pub reservation: Reservation,
+}
+
+/// Why a body wasn't received.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is larger than the limit in bytes.
+    #[error("larger than {0} bytes")]
+    TooLarge(usize),
+    /// It didn't end in time.
+    #[error("not received in {0:?}")]
+    TooSlow(Duration),
+    /// It ended early, or its chunks are malformed.
+    #[error("broken: {0}")]
+    Broken(#[source] hyper::Error),
+    /// The bodies in flight fill the memory that is set aside for them.
+    #[error("no memory left for it")]
+    NoMemory,
+}
+
+impl From<Exhausted> for BodyError {
+    fn from(_: Exhausted) -> Self {
+        BodyError::NoMemory
+    }
+}
+
+/// Reads a body within its bounds.
+///
+/// # Errors
+/// Which bound it broke, or how it broke off. A declared length over the limit is refused before a byte is read.
+pub async fn receive(
+    body: Incoming,
+    bounds: Bounds,
+    budget: &MemoryBudget,
+) -> Result<ReceivedBody, BodyError> {
+    let declared = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    if declared.is_some_and(|length| length > bounds.limit_bytes) {
+        return Err(BodyError::TooLarge(bounds.limit_bytes));
+    }
+    let reservation = budget.reserve(declared.unwrap_or(0))?;
+    tokio::time::timeout(bounds.timeout, collect(body, bounds.limit_bytes, declared, reservation, budget))
+        .await
+        .map_err(|_| BodyError::TooSlow(bounds.timeout))?
+}
+
+async fn collect(
+    mut body: Incoming,
+    limit_bytes: usize,
+    declared: Option<usize>,
+    mut reservation: Reservation,
+    budget: &MemoryBudget,
+) -> Result<ReceivedBody, BodyError> {
+    // Most webhooks arrive in one piece, which is then used as it is.
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // Trailers carry nothing that a webhook needs.
+        let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
+        let length = first.len() + rest.len() + data.len();
+        if length > limit_bytes {
+            return Err(BodyError::TooLarge(limit_bytes));
+        }
+        if declared.is_none() {
+            budget.extend(&mut reservation, data.len())?;
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.reserve(declared.unwrap_or(length * 2));
+            rest.extend_from_slice(&std::mem::take(&mut first));
+        }
+        rest.extend_from_slice(&data);
+    }
+    let bytes = if rest.is_empty() { first } else { rest.freeze() };
+    Ok(ReceivedBody { bytes, reservation })
+}

@@ -1,0 +1,236 @@
+//! Why a request is refused: the one public error type of the path.
+//!
+//! `Display` is the text that the caller sees; what only the operator should know goes to the log by `detail`. All
+//! four tables below name every variant, so a new one can't slip into somebody else's answer.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::body::BodyError;
+use super::client_address::Untraceable;
+use super::route::Unrouted;
+use crate::admission;
+use crate::payload::PayloadError;
+use crate::queue::QueueError;
+use crate::signature::Unverified;
+
+/// A refused request.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// There is nothing at the path.
+    #[error("There is nothing at this path; webhooks go to POST /integration/<id> or /integration/<id>/xml")]
+    UnknownPath,
+    /// The path is known, but not for this method.
+    #[error("This method isn't allowed here; webhooks are sent with POST")]
+    MethodNotAllowed,
+    /// The proxies' headers name no client.
+    #[error("{0}")]
+    UntraceableClient(#[from] Untraceable),
+    /// The caller is on no allowlist.
+    #[error("This domain/IP ({0}) isn't authorized on Retrieve")]
+    CallerNotAllowed(IpAddr),
+    /// The app has no such integration.
+    #[error("Integration ({0}) doesn't exist on Retrieve")]
+    UnknownIntegration(String),
+    /// The integration is switched off.
+    #[error("Integration ({0}) is disabled on Retrieve")]
+    DisabledIntegration(String),
+    /// The integration's rate is used up.
+    #[error("Integration ({id}) gets more webhooks than its rate allows; send this one again later")]
+    RateLimited {
+        /// The integration.
+        id: String,
+        /// When it may be sent again.
+        retry_after: Duration,
+    },
+    /// The body is larger than the limit.
+    #[error("The body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    /// The body came too slowly.
+    #[error("The body didn't arrive within {} seconds", .0.as_secs_f32())]
+    BodyTooSlow(Duration),
+    /// The body ended early or its chunks are malformed.
+    #[error("The body ended early or its transfer coding is malformed")]
+    BrokenBody(#[source] hyper::Error),
+    /// A required signature or credential is missing or wrong.
+    #[error("The webhook signature is missing or doesn't match")]
+    Unverified,
+    /// The payload can't become JSON.
+    #[error("{0}")]
+    Payload(#[from] PayloadError),
+    /// The gateway holds as many bodies as it may.
+    #[error("The gateway is overloaded; send the webhook again later")]
+    Overloaded,
+    /// The queue can't take the job.
+    #[error("The queue can't take the job now; send the webhook again later")]
+    Queue(#[from] QueueError),
+    /// A bug of the gateway.
+    #[error("The gateway failed on this request; the failure was logged")]
+    Bug,
+}
+
+/// Whose doing a refusal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller sent something that can't be accepted.
+    Caller,
+    /// The gateway or its queue can't accept anything now.
+    Service,
+    /// The gateway is wrong.
+    Bug,
+}
+
+/// How long a caller should wait when the queue or the gateway can't take its webhook.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+impl Rejection {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Rejection::UnknownPath | Rejection::UnknownIntegration(_) => StatusCode::NOT_FOUND,
+            Rejection::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Rejection::UntraceableClient(_) | Rejection::BrokenBody(_) => StatusCode::BAD_REQUEST,
+            Rejection::CallerNotAllowed(_) | Rejection::DisabledIntegration(_) => StatusCode::FORBIDDEN,
+            Rejection::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Rejection::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Rejection::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Rejection::Unverified => StatusCode::UNAUTHORIZED,
+            Rejection::Payload(PayloadError::Malformed { .. } | PayloadError::Empty) => {
+                StatusCode::BAD_REQUEST
+            }
+            Rejection::Payload(
+                PayloadError::ContentType(_) | PayloadError::Charset(_) | PayloadError::ContentEncoding(_),
+            ) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Rejection::Overloaded | Rejection::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::Bug => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The outcome's name in metrics and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rejection::UnknownPath => "unknown_path",
+            Rejection::MethodNotAllowed => "method_not_allowed",
+            Rejection::UntraceableClient(_) => "untraceable_client",
+            Rejection::CallerNotAllowed(_) => "caller_not_allowed",
+            Rejection::UnknownIntegration(_) => "unknown_integration",
+            Rejection::DisabledIntegration(_) => "disabled_integration",
+            Rejection::RateLimited { .. } => "rate_limited",
+            Rejection::BodyTooLarge(_) => "body_too_large",
+            Rejection::BodyTooSlow(_) => "body_too_slow",
+            Rejection::BrokenBody(_) => "broken_body",
+            Rejection::Unverified => "unverified",
+            Rejection::Payload(PayloadError::Malformed { .. } | PayloadError::Empty) => "malformed_payload",
+            Rejection::Payload(PayloadError::ContentType(_) | PayloadError::Charset(_)) => {
+                "unsupported_content_type"
+            }
+            Rejection::Payload(PayloadError::ContentEncoding(_)) => "unsupported_content_encoding",
+            Rejection::Overloaded => "overloaded",
+            Rejection::Queue(QueueError::Unavailable(_)) => "queue_unavailable",
+            Rejection::Queue(QueueError::Full) => "queue_full",
+            Rejection::Queue(QueueError::Unconfirmed) => "queue_unconfirmed",
+            Rejection::Bug => "bug",
+        }
+    }
+
+    /// When the caller should send the webhook again, where that would help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Rejection::RateLimited { retry_after, .. } => Some(*retry_after),
+            Rejection::Overloaded | Rejection::Queue(_) => Some(BUSY_RETRY_AFTER),
+            Rejection::UnknownPath
+            | Rejection::MethodNotAllowed
+            | Rejection::UntraceableClient(_)
+            | Rejection::CallerNotAllowed(_)
+            | Rejection::UnknownIntegration(_)
+            | Rejection::DisabledIntegration(_)
+            | Rejection::BodyTooLarge(_)
+            | Rejection::BodyTooSlow(_)
+            | Rejection::BrokenBody(_)
+            | Rejection::Unverified
+            | Rejection::Payload(_)
+            | Rejection::Bug => None,
+        }
+    }
+
+    /// Whose doing it is; decides the level of the log line.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Rejection::UnknownPath
+            | Rejection::MethodNotAllowed
+            | Rejection::UntraceableClient(_)
+            | Rejection::CallerNotAllowed(_)
+            | Rejection::UnknownIntegration(_)
+            | Rejection::DisabledIntegration(_)
+            | Rejection::RateLimited { .. }
+            | Rejection::BodyTooLarge(_)
+            | Rejection::BodyTooSlow(_)
+            | Rejection::BrokenBody(_)
+            | Rejection::Unverified
+            | Rejection::Payload(_) => Fault::Caller,
+            Rejection::Overloaded | Rejection::Queue(_) => Fault::Service,
+            Rejection::Bug => Fault::Bug,
+        }
+    }
+
+    /// What the log says beyond the public text.
+    pub fn detail(&self) -> String {
+        match self {
+            Rejection::Queue(error) => error.to_string(),
+            Rejection::BrokenBody(error) => format!("{self}: {error}"),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether bytes of the body may still be on their way, so that the connection can't be used again.
+    pub fn leaves_body_unread(&self) -> bool {
+        matches!(
+            self,
+            Rejection::BodyTooLarge(_)
+                | Rejection::BodyTooSlow(_)
+                | Rejection::BrokenBody(_)
+                | Rejection::Overloaded
+                | Rejection::Bug
+        )
+    }
+
+    /// What admission refused, told about this integration and this client.
+    pub fn from_admission(refusal: admission::Refusal, id: &str, client: IpAddr) -> Rejection {
+        match refusal {
+            admission::Refusal::Caller => Rejection::CallerNotAllowed(client),
+            admission::Refusal::UnknownIntegration => Rejection::UnknownIntegration(id.to_owned()),
+            admission::Refusal::Disabled => Rejection::DisabledIntegration(id.to_owned()),
+            admission::Refusal::Rate(retry_after) => {
+                Rejection::RateLimited { id: id.to_owned(), retry_after }
+            }
+        }
+    }
+}
+
+impl From<Unrouted> for Rejection {
+    fn from(unrouted: Unrouted) -> Self {
+        match unrouted {
+            Unrouted::Path => Rejection::UnknownPath,
+            Unrouted::Method => Rejection::MethodNotAllowed,
+        }
+    }
+}
+
+impl From<BodyError> for Rejection {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge(limit) => Rejection::BodyTooLarge(limit),
+            BodyError::TooSlow(timeout) => Rejection::BodyTooSlow(timeout),
+            BodyError::Broken(error) => Rejection::BrokenBody(error),
+            BodyError::NoMemory => Rejection::Overloaded,
+        }
+    }
+}
+
+impl From<Unverified> for Rejection {
+    fn from(_: Unverified) -> Self {
+        Rejection::Unverified
+    }
+}

@@ -1,0 +1,114 @@
+//! An integration: what one webhook URL accepts, and from whom. A snapshot, immutable once the gateway runs.
+
+use std::collections::HashMap;
+
+use crate::admission::allowlist::Allowlist;
+use crate::admission::rate::RateLimit;
+use crate::payload::PayloadOptions;
+use crate::signature::Verifier;
+
+/// The longest id.
+pub const ID_LIMIT_BYTES: usize = 64;
+
+/// Whether a text is a well-formed id: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
+pub fn is_id(text: &str) -> bool {
+    (1..=ID_LIMIT_BYTES).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// One integration's settings.
+#[derive(Debug, Default)]
+pub struct Integration {
+    /// A name for people; may be empty.
+    pub name: String,
+    /// A disabled integration answers 403.
+    pub enabled: bool,
+    /// Entries for this integration alone, besides the app's.
+    pub allowlist: Allowlist,
+    /// The largest body in bytes.
+    pub body_limit_bytes: usize,
+    /// How many webhooks it takes per time.
+    pub rate: Option<RateLimit>,
+    /// How its webhooks prove where they come from.
+    pub verifier: Verifier,
+    /// How its payloads become JSON.
+    pub payload: PayloadOptions,
+}
+
+/// The integrations of one app.
+#[derive(Debug, Default)]
+pub struct Integrations {
+    by_id: HashMap<String, Integration>,
+    any: Option<Integration>,
+}
+
+impl Integrations {
+    /// Adds an integration. False if the id is taken; then nothing changes.
+    pub fn add(&mut self, id: String, integration: Integration) -> bool {
+        if self.by_id.contains_key(&id) {
+            return false;
+        }
+        self.by_id.insert(id, integration);
+        true
+    }
+
+    /// Accepts every well-formed id that has no integration of its own, with these settings.
+    pub fn accept_any(&mut self, integration: Integration) {
+        self.any = Some(integration);
+    }
+
+    /// The integration of a well-formed id.
+    pub fn get(&self, id: &str) -> Option<&Integration> {
+        self.by_id.get(id).or(self.any.as_ref())
+    }
+
+    /// Whether every well-formed id is accepted.
+    pub fn accepts_any(&self) -> bool {
+        self.any.is_some()
+    }
+
+    /// How many integrations have an id of their own.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether no webhook could be accepted at all.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty() && self.any.is_none()
+    }
+
+    /// The largest body that any integration accepts, in bytes.
+    pub fn largest_body_bytes(&self) -> usize {
+        self.by_id
+            .values()
+            .chain(&self.any)
+            .map(|integration| integration.body_limit_bytes)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_a_closed_alphabet_and_length() {
+        for (input, expect) in [
+            ("a", true),
+            ("507f1f77bcf86cd799439011", true),
+            ("A_b-9", true),
+            (&"x".repeat(64), true),
+            (&"x".repeat(65), false),
+            ("", false),
+            ("a.b", false),
+            ("a b", false),
+            ("a%62", false),
+            ("a{b}", false),
+            ("é", false),
+            ("a\0", false),
+        ] {
+            assert_eq!(is_id(input), expect, "{input:?}");
+        }
+    }
+}

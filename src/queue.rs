@@ -1,0 +1,150 @@
+//! The queue: where jobs become durable.
+//!
+//! The contract of a [`Receipt`]: it exists only after the store confirmed the job as durable, and only a receipt
+//! lets the path answer 200. Every store commits in groups: what is waiting when the store is free goes out together.
+
+pub mod embedded;
+pub mod lane;
+pub mod redis;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::job::Job;
+use crate::memory::Reservation;
+use crate::queue::embedded::Embedded;
+use crate::queue::redis::Redis;
+
+/// Proof that a job is durable.
+#[derive(Debug)]
+pub struct Receipt {
+    /// The job.
+    pub job: Uuid,
+}
+
+/// Why a job has no receipt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// The store can't be used now; the job wasn't stored.
+    #[error("{0}")]
+    Unavailable(String),
+    /// More jobs are waiting than the queue takes; the job wasn't stored.
+    #[error("too many jobs are waiting")]
+    Full,
+    /// The store didn't confirm in time. The job may have been stored.
+    #[error("the store didn't confirm within the time for it")]
+    Unconfirmed,
+}
+
+/// Whether the store takes jobs now, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Up,
+    /// It doesn't, and why.
+    Down(String),
+}
+
+/// The position before the first job.
+pub const START: &str = "0";
+
+/// One job as it lies in the queue.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its position: a number in the embedded queue, an entry id in Redis.
+    pub position: String,
+    /// The job's document.
+    pub document: Bytes,
+}
+
+/// Some jobs, in the order of the queue.
+#[derive(Debug)]
+pub struct Page {
+    /// The jobs.
+    pub entries: Vec<Entry>,
+    /// The position to read on from.
+    pub last: String,
+}
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// Only jobs behind this position; none stands for the end of the queue as it is now.
+    pub after: Option<String>,
+    /// How many jobs at the most.
+    pub limit: usize,
+    /// How long to wait for the first one.
+    pub wait: Duration,
+}
+
+/// Why the queue can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The position isn't one of this queue's.
+    #[error("`{0}` isn't a position in this queue")]
+    Position(String),
+    /// The store can't be read now.
+    #[error("the queue can't be read: {0}")]
+    Unavailable(String),
+}
+
+/// A page ends at this many bytes, so that reading holds a bounded part of the queue in memory.
+pub const PAGE_LIMIT_BYTES: usize = 8 << 20;
+
+/// Where an app's jobs go.
+#[derive(Debug)]
+pub enum Queue {
+    /// A file on this machine.
+    Embedded(Embedded),
+    /// A Redis stream.
+    Redis(Redis),
+}
+
+impl Queue {
+    /// Makes a job durable by `deadline`. The reservation is given back when the store has let go of the job.
+    ///
+    /// # Errors
+    /// Why there is no receipt.
+    pub async fn append(
+        &self,
+        job: Job,
+        reservation: Reservation,
+        deadline: Instant,
+    ) -> Result<Receipt, QueueError> {
+        match self {
+            Queue::Embedded(embedded) => embedded.lane().append(job, reservation, deadline).await,
+            Queue::Redis(redis) => redis.lane().append(job, reservation, deadline).await,
+        }
+    }
+
+    /// Reads jobs in order; does not remove them.
+    ///
+    /// # Errors
+    /// A position that isn't one, or a store that can't be read.
+    pub async fn read(&self, request: ReadRequest) -> Result<Page, ReadError> {
+        match self {
+            Queue::Embedded(embedded) => embedded.read(request).await,
+            Queue::Redis(redis) => redis.read(request).await,
+        }
+    }
+
+    /// Whether the store takes jobs now.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        match self {
+            Queue::Embedded(embedded) => embedded.health(),
+            Queue::Redis(redis) => redis.health(),
+        }
+    }
+
+    /// Takes no more jobs: the worker confirms what is waiting and ends.
+    pub fn close(&self) {
+        match self {
+            Queue::Embedded(embedded) => embedded.lane().close(),
+            Queue::Redis(redis) => redis.lane().close(),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The lane between the path and a store's worker: bounded, in order, settled one by one.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{QueueError, Receipt};
+use crate::job::Job;
+use crate::memory::Reservation;
+
+/// How many jobs may wait. Their bytes are bounded by the memory budget, which travels with them.
+const WAITING_LIMIT: usize = 4096;
+
+/// How many jobs a batch holds at the most.
+pub const BATCH_LIMIT_JOBS: usize = 256;
+
+/// A batch is full when it holds this many bytes; one job alone may be larger.
+pub const BATCH_LIMIT_BYTES: usize = 1 << 20;
+
+/// A job on its way to the store.
+#[derive(Debug)]
+pub struct Append {
+    id: Uuid,
+    document: Bytes,
+    settled: oneshot::Sender<Result<(), QueueError>>,
+    _reservation: Reservation,
+}
+
+/// The path's end of the lane.
+#[derive(Debug)]
+pub struct Lane {
+    /// None once the lane is closed.
+    sender: Mutex<Option<mpsc::Sender<Append>>>,
+}
+
+/// The worker's end of the lane.
+#[derive(Debug)]
+pub struct Waiting {
+    receiver: mpsc::Receiver<Append>,
+    /// What didn't fit into the last batch.
+    next: Option<Append>,
+}
+
+impl Append {
+    /// The job's document.
+    pub fn document(&self) -> &Bytes {
+        &self.document
+    }
+
+    /// The job's id.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Tells the path how it went.
+    pub fn settle(self, result: Result<(), QueueError>) {
+        // A path that gave up at its deadline no longer listens.
+        let _ = self.settled.send(result);
+    }
+
+    /// Whether the path has given up: it answered 503 already, so storing the job would double what is sent again.
+    fn is_abandoned(&self) -> bool {
+        self.settled.is_closed()
+    }
+}
+
+/// A lane's two ends.
+pub fn lane() -> (Lane, Waiting) {
+    let (sender, receiver) = mpsc::channel(WAITING_LIMIT);
+    (Lane { sender: Mutex::new(Some(sender)) }, Waiting { receiver, next: None })
+}
+
+impl Lane {
+    pub(super) async fn append(
+        &self,
+        job: Job,
+        reservation: Reservation,
+        deadline: Instant,
+    ) -> Result<Receipt, QueueError> {
+        let (settled, outcome) = oneshot::channel();
+        let append = Append { id: job.id, document: job.document, settled, _reservation: reservation };
+        let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let closed = || QueueError::Unavailable("the gateway is stopping".to_owned());
+        match sender.ok_or_else(closed)?.try_send(append) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(QueueError::Full),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
+        }
+        match tokio::time::timeout_at(deadline, outcome).await {
+            Ok(Ok(Ok(()))) => Ok(Receipt { job: job.id }),
+            Ok(Ok(Err(error))) => Err(error),
+            // The worker dropped the job without a word: it ended, and what it did last is unknown.
+            Ok(Err(_)) | Err(_) => Err(QueueError::Unconfirmed),
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+}
+
+impl Waiting {
+    /// Waits for jobs and takes what is there, as one batch. None when the lane is closed and empty.
+    pub async fn batch(&mut self) -> Option<Vec<Append>> {
+        loop {
+            let first = match self.next.take() {
+                Some(append) => append,
+                None => self.receiver.recv().await?,
+            };
+            let batch = self.fill(first);
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+        }
+    }
+
+    fn fill(&mut self, first: Append) -> Vec<Append> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(append) = next.take() {
+            if append.is_abandoned() {
+                next = self.receiver.try_recv().ok();
+                continue;
+            }
+            if !batch.is_empty() && bytes + append.document.len() > BATCH_LIMIT_BYTES {
+                self.next = Some(append);
+                break;
+            }
+            bytes += append.document.len();
+            batch.push(append);
+            if batch.len() < BATCH_LIMIT_JOBS {
+                next = self.receiver.try_recv().ok();
+            }
+        }
+        batch
+    }
+}
+
+/// Refuses a batch.
+pub fn refuse(batch: Vec<Append>, error: &QueueError) {
+    for append in batch {
+        append.settle(Err(error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::memory::MemoryBudget;
+
+    fn job(bytes: usize) -> Job {
+        Job { id: Uuid::now_v7(), document: vec![b' '; bytes].into() }
+    }
+
+    /// Starts an append on the lane and leaves it waiting.
+    fn start<'a>(
+        lane: &'a Lane,
+        budget: &MemoryBudget,
+        bytes: usize,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Receipt, QueueError>> + 'a>> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut append = Box::pin(lane.append(job(bytes), budget.reserve(bytes).unwrap(), deadline));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(append.as_mut().poll(&mut context).is_pending());
+        append
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_what_is_waiting_up_to_its_limits() {
+        let (lane, mut waiting) = lane();
+        let budget = MemoryBudget::new(1 << 30);
+        let small: Vec<_> = (0..300).map(|_| start(&lane, &budget, 10)).collect();
+        let large: Vec<_> = (0..3).map(|_| start(&lane, &budget, 700 << 10)).collect();
+        let mut sizes = Vec::new();
+        for _ in 0..4 {
+            sizes.push(waiting.batch().await.unwrap().len());
+        }
+        assert_eq!(sizes, [256, 45, 1, 1]);
+        drop((small, large));
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_path_gave_up_is_dropped_before_the_store_sees_it() {
+        let (lane, mut waiting) = lane();
+        let budget = MemoryBudget::new(100);
+        drop(start(&lane, &budget, 40));
+        let kept = start(&lane, &budget, 41);
+        let batch = waiting.batch().await.unwrap();
+        assert_eq!(batch.iter().map(|append| append.document().len()).collect::<Vec<_>>(), [41]);
+        assert_eq!(budget.used_bytes(), 41, "the abandoned job gave its memory back");
+        drop(batch);
+        assert_eq!(
+            kept.await.unwrap_err(),
+            QueueError::Unconfirmed,
+            "a worker that ends leaves the outcome open"
+        );
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_or_closed_lane_refuses_at_once() {
+        let (lane, mut waiting) = lane();
+        let budget = MemoryBudget::new(1 << 20);
+        let waiters: Vec<_> = (0..WAITING_LIMIT).map(|_| start(&lane, &budget, 1)).collect();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let full = lane.append(job(1), budget.reserve(1).unwrap(), deadline).await;
+        assert_eq!(full.unwrap_err(), QueueError::Full);
+        lane.close();
+        let closed = lane.append(job(1), budget.reserve(1).unwrap(), deadline).await;
+        assert!(matches!(closed, Err(QueueError::Unavailable(_))));
+        // What was waiting when the lane closed is still handed out, then the worker ends.
+        let mut handed = 0;
+        while let Some(batch) = waiting.batch().await {
+            handed += batch.len();
+        }
+        assert_eq!(handed, WAITING_LIMIT);
+        drop(waiters);
+    }
+}

@@ -1,0 +1,49 @@
+//! Logs and metrics.
+
+pub mod metrics;
+
+use std::io::IsTerminal;
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// A level, or directives such as `info,retrieve_gateway::queue=debug`.
+    pub filter: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// Whether a text is a filter for log lines.
+pub fn is_filter(text: &str) -> bool {
+    EnvFilter::try_new(text).is_ok()
+}
+
+/// Starts logging to standard error, by a thread of its own. Panics are logged like any other failure.
+///
+/// The guard writes what is left when it is dropped.
+pub fn start_logging(config: &LogConfig) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default().thread_name("log").finish(std::io::stderr());
+    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let started = match config.format {
+        LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    if started.is_ok() {
+        std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a bug: the code panicked")));
+    }
+    guard
+}

@@ -1,0 +1,155 @@
+//! Every metric of the gateway, in one place. Labels come from closed sets, never from a request.
+
+use std::future::Future;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// From a fifth of a millisecond to ten seconds; the promise of 100 ms is a bucket of its own.
+const BUCKETS_SECONDS: [f64; 14] =
+    [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// The media type of [`Metrics::encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+    status: u16,
+}
+
+/// The metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Outcome, Counter>,
+    request_seconds: Histogram,
+    /// From handing a job to the queue until its outcome, in seconds.
+    pub queue_seconds: Histogram,
+    in_flight: Gauge,
+    in_flight_bytes: Gauge<u64, AtomicU64>,
+    queue_up: Gauge,
+    /// The public plane's connections.
+    pub connections: ConnectionMetrics,
+}
+
+/// What a listener counts.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionMetrics {
+    open: Gauge,
+    accepted: Counter,
+    /// Connections over the limit.
+    pub refused: Counter,
+    /// Failures to accept.
+    pub accept_errors: Counter,
+}
+
+/// Counts one open connection until it is dropped.
+#[derive(Debug)]
+pub struct ConnectionGuard(Gauge);
+
+impl ConnectionMetrics {
+    /// Counts a connection as accepted, and as open until the guard is dropped.
+    pub fn open(&self) -> ConnectionGuard {
+        self.accepted.inc();
+        self.open.inc();
+        ConnectionGuard(self.open.clone())
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("retrieve");
+        let seconds = || Histogram::new(BUCKETS_SECONDS);
+        let metrics = Metrics {
+            requests: Family::default(),
+            request_seconds: seconds(),
+            queue_seconds: seconds(),
+            in_flight: Gauge::default(),
+            in_flight_bytes: Gauge::default(),
+            queue_up: Gauge::default(),
+            connections: ConnectionMetrics::default(),
+            registry: Registry::default(),
+        };
+        let build = Info::new([("version", crate::VERSION), ("commit", crate::COMMIT)]);
+        registry.register("build", "The version of this gateway", build);
+        registry.register("requests", "Requests by outcome", metrics.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From the end of a request's head until its answer",
+            Unit::Seconds,
+            metrics.request_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "queue_append_duration",
+            "From handing a job to the queue until its outcome",
+            Unit::Seconds,
+            metrics.queue_seconds.clone(),
+        );
+        registry.register("requests_in_flight", "Requests being answered", metrics.in_flight.clone());
+        registry.register_with_unit(
+            "in_flight",
+            "Memory taken by bodies in flight",
+            Unit::Bytes,
+            metrics.in_flight_bytes.clone(),
+        );
+        registry.register("queue_up", "1 while the queue takes jobs", metrics.queue_up.clone());
+        let connections = &metrics.connections;
+        registry.register("connections_open", "Open connections", connections.open.clone());
+        registry.register("connections_accepted", "Accepted connections", connections.accepted.clone());
+        registry.register("connections_refused", "Connections over the limit", connections.refused.clone());
+        registry.register(
+            "accept_errors",
+            "Failures to accept a connection",
+            connections.accept_errors.clone(),
+        );
+        Metrics { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Counts a request as in flight until it has an outcome.
+    pub async fn track_request<T>(&self, request: impl Future<Output = T>) -> T {
+        struct InFlight<'a>(&'a Gauge);
+        impl Drop for InFlight<'_> {
+            fn drop(&mut self) {
+                self.0.dec();
+            }
+        }
+        self.in_flight.inc();
+        let _in_flight = InFlight(&self.in_flight);
+        request.await
+    }
+
+    /// Counts a request's outcome.
+    pub fn count_request(&self, outcome: &'static str, status: u16, elapsed: Duration) {
+        self.requests.get_or_create(&Outcome { outcome, status }).inc();
+        self.request_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// The text of all metrics in the OpenMetrics format, with the states that are read at this moment.
+    pub fn encode(&self, in_flight_bytes: usize, queue_is_up: bool) -> String {
+        self.in_flight_bytes.set(in_flight_bytes as u64);
+        self.queue_up.set(i64::from(queue_is_up));
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            // Writing to a string doesn't fail.
+            Err(std::fmt::Error) => String::new(),
+        }
+    }
+}
