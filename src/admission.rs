@@ -17,11 +17,20 @@ use crate::integration::Integration;
 /// Proof that a caller was admitted to an integration; only [`admit`] makes one.
 #[derive(Debug)]
 pub struct Caller<'a> {
+    integration: &'a Integration,
+    rule: &'a Rule,
+}
+
+impl<'a> Caller<'a> {
     /// The integration that the caller may use.
-    pub integration: &'a Integration,
+    pub fn integration(&self) -> &'a Integration {
+        self.integration
+    }
+
     /// The rule that admitted it.
-    pub rule: &'a Rule,
-    _proof: (),
+    pub fn rule(&self) -> &'a Rule {
+        self.rule
+    }
 }
 
 /// Why a caller was not admitted.
@@ -55,5 +64,5 @@ pub fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) -> Resul
     if let Some(limit) = &integration.rate {
         limit.take(now).map_err(Refusal::Rate)?;
     }
-    Ok(Caller { integration, rule, _proof: () })
+    Ok(Caller { integration, rule })
 }

@@ -71,13 +71,13 @@ pub async fn ingest(
     let caller = admission::admit(app, route.integration, client.0, facts.started.into_std())
         .map_err(|refusal| Rejection::from_admission(refusal, route.integration, client.0))?;
 
-    let bounds = Bounds { limit_bytes: caller.integration.body_limit_bytes, timeout: context.body_timeout };
+    let bounds = Bounds { limit_bytes: caller.integration().body_limit_bytes, timeout: context.body_timeout };
     let received = receive(body, bounds, &context.memory).await?;
     let deadline = Instant::now() + context.queue_timeout;
     facts.body_bytes = received.bytes.len();
 
-    let verified = caller.integration.verifier.verify(&request.headers, received.bytes)?;
-    let payload = decode(verified.clone(), &request, route.is_xml, &caller.integration.payload).await?;
+    let verified = caller.integration().verifier.verify(&request.headers, received.bytes)?;
+    let payload = decode(verified.clone(), &request, route.is_xml, &caller.integration().payload).await?;
 
     let job = Job::encode(&Parts {
         id: facts.id,
@@ -85,7 +85,7 @@ pub async fn ingest(
         integration: route.integration,
         received_at: facts.received_at,
         client: client.0,
-        rule: caller.rule,
+        rule: caller.rule(),
         verified: verified.signed(),
         request: &request,
         payload: &payload,

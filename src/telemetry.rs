@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,9 +27,12 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-/// Whether a text is a filter for log lines.
+/// Whether a text is a filter for log lines: a level, or `module=level`, separated by commas. A bare word that is no
+/// level would be read as a module's name and switch everything else off, so it isn't taken.
 pub fn is_filter(text: &str) -> bool {
-    EnvFilter::try_new(text).is_ok()
+    let is_level = |directive: &str| directive.parse::<LevelFilter>().is_ok();
+    let bare_words_are_levels = text.split(',').all(|part| part.contains('=') || is_level(part));
+    bare_words_are_levels && EnvFilter::try_new(text).is_ok()
 }
 
 /// Starts logging to standard error, by a thread of its own. Panics are logged like any other failure.

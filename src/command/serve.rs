@@ -18,26 +18,26 @@ pub(super) fn serve() -> ExitCode {
         complain(format_args!("the settings can't be used\n\n{problems}"));
         return ExitCode::from(EXIT_CONFIG);
     };
-    let _log = start_logging(&config.log);
+    let log = start_logging(&config.log);
     announce(&config, &problems);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(format_args!("the runtime can't be started: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    runtime.block_on(run(config))
-}
-
-async fn run(config: Config) -> ExitCode {
-    let gateway = match Gateway::start(config).await {
-        Ok(gateway) => gateway,
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime can't be started: {error}"))
+        .and_then(|runtime| runtime.block_on(run(config)));
+    // What was logged comes before the last word.
+    drop(log);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(error);
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+async fn run(config: Config) -> Result<(), String> {
+    let gateway = Gateway::start(config).await.map_err(|error| error.to_string())?;
     if let (Ok(public), Ok(private)) = (gateway.address(), gateway.admin_address()) {
         info!(%public, %private, "listening");
     }
@@ -50,16 +50,9 @@ async fn run(config: Config) -> ExitCode {
             warn!(%error, "signals can't be watched, so there is no graceful stop")
         }
     }
-    match gateway.run(shutdown).await {
-        Ok(()) => {
-            info!("stopped");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            complain(error);
-            ExitCode::FAILURE
-        }
-    }
+    gateway.run(shutdown).await.map_err(|error| error.to_string())?;
+    info!("stopped");
+    Ok(())
 }
 
 /// The first signal drains, the second stops at once.
@@ -107,7 +100,7 @@ fn raise_file_limit(max_connections: usize) {
         return;
     }
     limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
-    let raised = setrlimit(Resource::Nofile, limit.clone()).is_ok();
+    let raised = setrlimit(Resource::Nofile, limit).is_ok();
     if !raised || limit.current.is_some_and(|current| current < needed) {
         warn!(
             needed,

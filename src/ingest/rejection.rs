@@ -3,6 +3,8 @@
 //! `Display` is the text that the caller sees; what only the operator should know goes to the log by `detail`. All
 //! four tables below name every variant, so a new one can't slip into somebody else's answer.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ pub enum Rejection {
     #[error("This method isn't allowed here; webhooks are sent with POST")]
     MethodNotAllowed,
     /// The proxies' headers name no client.
-    #[error("{0}")]
+    #[error(transparent)]
     UntraceableClient(#[from] Untraceable),
     /// The caller is on no allowlist.
     #[error("This domain/IP ({0}) isn't authorized on Retrieve")]
@@ -58,7 +60,7 @@ pub enum Rejection {
     #[error("The webhook signature is missing or doesn't match")]
     Unverified,
     /// The payload can't become JSON.
-    #[error("{0}")]
+    #[error(transparent)]
     Payload(#[from] PayloadError),
     /// The gateway holds as many bodies as it may.
     #[error("The gateway is overloaded; send the webhook again later")]
@@ -177,10 +179,12 @@ impl Rejection {
 
     /// What the log says beyond the public text.
     pub fn detail(&self) -> String {
-        match self {
-            Rejection::Queue(error) => error.to_string(),
-            Rejection::BrokenBody(error) => format!("{self}: {error}"),
-            other => other.to_string(),
+        if let Rejection::Queue(error) = self {
+            return error.to_string();
+        }
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
         }
     }
 

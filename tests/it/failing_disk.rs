@@ -1,0 +1,147 @@
+//! The embedded queue on a disk that fails: no receipt for what isn't safe, and the queue comes back by itself.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use redb::{Database, DatabaseError, StorageBackend};
+use retrieve_gateway::job::Job;
+use retrieve_gateway::memory::MemoryBudget;
+use retrieve_gateway::queue::embedded::{Embedded, OpenFile};
+use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest, Receipt};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+const HEALTHY: u8 = 0;
+const SYNC_FAILS: u8 = 1;
+const FULL: u8 = 2;
+
+/// redb's own file backend on a disk that can be broken at will.
+#[derive(Debug)]
+struct Disk {
+    file: redb::backends::FileBackend,
+    fault: Arc<AtomicU8>,
+}
+
+impl Disk {
+    fn check_write(&self) -> io::Result<()> {
+        if self.fault.load(Ordering::SeqCst) == FULL {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.check_write()?;
+        self.file.set_len(length)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.fault.load(Ordering::SeqCst) == SYNC_FAILS {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.file.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_write()?;
+        self.file.write(offset, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
+
+fn on(fault: &Arc<AtomicU8>) -> OpenFile {
+    let fault = Arc::clone(fault);
+    Arc::new(move |path: &Path| -> Result<Database, DatabaseError> {
+        let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| DatabaseError::Storage(error.into()))?;
+        let file = redb::backends::FileBackend::new(file)?;
+        Database::builder().create_with_backend(Disk { file, fault: Arc::clone(&fault) })
+    })
+}
+
+fn open(folder: &TempDir, fault: &Arc<AtomicU8>) -> (Arc<Queue>, std::thread::JoinHandle<()>) {
+    let (embedded, writer) = Embedded::open(folder.path(), on(fault)).unwrap();
+    let runtime = Handle::current();
+    (Arc::new(Queue::Embedded(embedded)), std::thread::spawn(move || writer.run(&runtime)))
+}
+
+async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
+    let job = Job { id: Uuid::now_v7(), document: text.to_owned().into() };
+    let reservation = MemoryBudget::new(1000).reserve(text.len()).unwrap();
+    queue.append(job, reservation, Instant::now() + Duration::from_secs(10)).await
+}
+
+async fn documents(queue: &Queue) -> Vec<String> {
+    let request = ReadRequest { after: Some("0".into()), limit: 1000, wait: Duration::ZERO };
+    let page = queue.read(request).await.unwrap();
+    page.entries.iter().map(|entry| String::from_utf8(entry.document.to_vec()).unwrap()).collect()
+}
+
+async fn comes_back(queue: &Queue) {
+    let mut health = queue.health();
+    let up = health.wait_for(|health| *health == Health::Up);
+    tokio::time::timeout(Duration::from_secs(10), up).await.expect("it doesn't come back").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_fsync_jobs_go_to_a_new_file_and_the_old_one_is_still_read() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "1").await.unwrap();
+    fault.store(SYNC_FAILS, Ordering::SeqCst);
+    assert_eq!(append(&queue, "2").await.unwrap_err(), QueueError::Unconfirmed, "it may or may not be there");
+    assert!(matches!(&*queue.health().borrow(), Health::Down(_)));
+    assert!(
+        matches!(append(&queue, "3").await, Err(QueueError::Unavailable(_))),
+        "refused at once meanwhile"
+    );
+    fault.store(HEALTHY, Ordering::SeqCst);
+    comes_back(&queue).await;
+    append(&queue, "4").await.unwrap();
+    let before = documents(&queue).await;
+    assert!(before == ["1", "4"] || before == ["1", "2", "4"], "{before:?}");
+    assert!(folder.path().join("jobs-000002.redb").exists());
+    queue.close();
+    tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();
+    drop(queue);
+
+    // A restart reads both files, in order, and goes on behind them.
+    let (queue, _writer) = open(&folder, &fault);
+    append(&queue, "5").await.unwrap();
+    assert_eq!(documents(&queue).await, [before, vec!["5".to_owned()]].concat());
+    queue.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_unavailable_until_there_is_space_and_then_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, _writer) = open(&folder, &fault);
+    for round in 0..5 {
+        append(&queue, &format!("{round} before")).await.unwrap();
+        fault.store(FULL, Ordering::SeqCst);
+        let refused = append(&queue, &format!("{round} while full")).await;
+        assert!(matches!(refused, Err(QueueError::Unavailable(_))), "{refused:?}");
+        fault.store(HEALTHY, Ordering::SeqCst);
+        comes_back(&queue).await;
+    }
+    let expect: Vec<_> = (0..5).map(|round| format!("{round} before")).collect();
+    assert_eq!(documents(&queue).await, expect, "nothing lost, nothing that was refused");
+    assert!(!folder.path().join("jobs-000002.redb").exists(), "a full disk is no reason for another file");
+    queue.close();
+}

@@ -1,0 +1,180 @@
+//! The Redis queue on a real redis-server that is stopped, frozen, full and restarted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::attempts::{Attempts, Random};
+use crate::support::client::get;
+use crate::support::eventually;
+use crate::support::gateway::TestGateway;
+use crate::support::redis_server::RedisServer;
+
+/// As short as it is for a user: what is tested is that the answer is a refusal, not a wait.
+const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "80ms");
+
+async fn refused(gateway: &TestGateway) {
+    let answer = gateway.post_json("{}").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    assert_eq!(
+        answer.body,
+        "{\"result\":false,\"error\":\"The queue can't take the job now; send the webhook again later\"}"
+    );
+}
+
+/// Readiness is off, and says why.
+async fn not_ready(gateway: &TestGateway) -> String {
+    eventually("readiness is off", || async {
+        let ready = get(gateway.admin, "/ready").await;
+        let why = ready.json()["probes"]["queue"]["why"].as_str().map(str::to_owned);
+        (ready.status == 503).then_some(why?)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_away_is_503_and_it_comes_back_by_itself() {
+    let mut redis = RedisServer::start().await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{\"n\":1}").await.status, 200);
+    redis.kill();
+    refused(&gateway).await;
+    not_ready(&gateway).await;
+    assert_eq!(gateway.metric("retrieve_queue_up").await, Some(0.0));
+    redis.restart().await;
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{\"n\":2}").await.status, 200);
+    let payloads: Vec<_> =
+        redis.jobs("default").await.iter().map(|job| job["data"]["data"].clone()).collect();
+    assert_eq!(payloads, [json!({"n": 1}), json!({"n": 2})]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_starts_without_redis_and_waits_for_it() {
+    let mut redis = RedisServer::start().await;
+    redis.kill();
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    refused(&gateway).await;
+    not_ready(&gateway).await;
+    redis.restart().await;
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{}").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_redis_is_503_and_thaws() {
+    let redis = RedisServer::start().await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{\"n\":1}").await.status, 200);
+    redis.freeze();
+    for _ in 0..3 {
+        refused(&gateway).await;
+    }
+    not_ready(&gateway).await;
+    redis.thaw();
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{\"n\":2}").await.status, 200);
+    // Of the refused ones, the one that was on its way may have been stored: its answer didn't say otherwise.
+    let stored = redis.jobs("default").await.len();
+    assert!((2..=3).contains(&stored), "{stored}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_refuses_writes_is_503_and_readiness_returns_without_traffic() {
+    let redis = RedisServer::start().await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    gateway.ready().await;
+    for (name, breaking, mending, expect) in [
+        ("full", vec!["CONFIG", "SET", "maxmemory", "1"], vec!["CONFIG", "SET", "maxmemory", "0"], "OOM"),
+        ("read-only", vec!["REPLICAOF", "127.0.0.1", "1"], vec!["REPLICAOF", "NO", "ONE"], "READONLY"),
+        (
+            "too few replicas",
+            vec!["CONFIG", "SET", "min-replicas-to-write", "1"],
+            vec!["CONFIG", "SET", "min-replicas-to-write", "0"],
+            "NOREPLICAS",
+        ),
+        (
+            "another type",
+            vec!["SET", "retrieve:{default}:jobs", "mine"],
+            vec!["DEL", "retrieve:{default}:jobs"],
+            "holds a string, not a stream",
+        ),
+    ] {
+        redis.command(&breaking).await;
+        refused(&gateway).await;
+        let why = not_ready(&gateway).await;
+        assert!(why.contains(expect) || why.contains("WRONGTYPE"), "{name}: {why}");
+        redis.command(&mending).await;
+        gateway.ready().await;
+        assert_eq!(gateway.post_json("{}").await.status, 200, "{name}");
+        redis.command(&["DEL", "retrieve:{default}:jobs"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_without_the_password() {
+    let redis = RedisServer::start().await;
+    redis.command(&["CONFIG", "SET", "requirepass", "right"]).await;
+    let url = redis.url().replace("redis://", "redis://:hunter2@");
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT]).await;
+    refused(&gateway).await;
+    let why = not_ready(&gateway).await;
+    assert!(!why.contains("hunter2"), "{why}");
+    assert!(why.to_lowercase().contains("auth") || why.contains("WRONGPASS"), "{why}");
+    let url = redis.url().replace("redis://", "redis://:right@");
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT]).await;
+    gateway.ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_and_freezes_under_load_lose_nothing_and_double_nothing() {
+    let mut redis = RedisServer::start().await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    gateway.ready().await;
+    let attempts = Arc::new(Attempts::default());
+    let clients: Vec<_> =
+        (0..8).map(|_| tokio::spawn(Arc::clone(&attempts).send_until_gone(gateway.address))).collect();
+    let mut random = Random::from_environment();
+    for round in 0..10 {
+        let before = attempts.accepted();
+        eventually("webhooks are accepted", || async { (attempts.accepted() > before + 20).then_some(()) })
+            .await;
+        let moment = Duration::from_millis(random.below(300));
+        if round % 2 == 0 {
+            redis.freeze();
+            tokio::time::sleep(moment).await;
+            redis.thaw();
+        } else {
+            redis.kill();
+            tokio::time::sleep(moment).await;
+            redis.restart().await;
+        }
+        gateway.ready().await;
+    }
+    attempts.finish();
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert_eq!(
+        attempts.refused().keys().copied().collect::<Vec<_>>(),
+        [503],
+        "accepted, or refused for the queue"
+    );
+    let accepted = attempts.check(&redis.jobs("default").await);
+    assert!(accepted > 200, "{accepted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_of_another_queue_are_refused() {
+    let redis = RedisServer::start().await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    gateway.ready().await;
+    for after in ["abc", "1-", "-1", "1-2-3", "99999999999999999999"] {
+        let answer = get(gateway.admin, &format!("/api/jobs?after={after}")).await;
+        assert_eq!(answer.status, 400, "{after}: {}", answer.body);
+    }
+}

@@ -1,0 +1,100 @@
+//! The oracle of durability: every attempt carries a number of its own and is never sent again. Afterwards the queue
+//! is read: accepted and absent is lost, twice is doubled, never sent is a phantom.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::client::post;
+
+/// What became of every attempt.
+#[derive(Default)]
+pub struct Attempts {
+    next: AtomicU64,
+    accepted: Mutex<Vec<u64>>,
+    refused: Mutex<HashMap<u16, u64>>,
+    enough: AtomicBool,
+}
+
+impl Attempts {
+    /// Sends webhooks one after the other, until the gateway is gone or [`Attempts::finish`] was called.
+    pub async fn send_until_gone(self: Arc<Self>, address: SocketAddr) {
+        let Ok(mut stream) = TcpStream::connect(address).await else { return };
+        let mut answer = vec![0; 4096];
+        while !self.enough.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let request = post("/integration/demo", "application/json", format!("{{\"attempt\":{number}}}"));
+            if stream.write_all(&request).await.is_err() {
+                return;
+            }
+            // An answer is far smaller than the buffer and comes in one piece, or not at all.
+            let Ok(length @ 1..) = stream.read(&mut answer).await else { return };
+            let text = String::from_utf8_lossy(&answer[..length]);
+            if text.starts_with("HTTP/1.1 200 ") && text.ends_with("{\"result\":true,\"error\":\"\"}") {
+                self.accepted.lock().unwrap().push(number);
+            } else {
+                let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+                *self.refused.lock().unwrap().entry(status).or_default() += 1;
+            }
+        }
+    }
+
+    pub fn finish(&self) {
+        self.enough.store(true, Ordering::Relaxed);
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.accepted.lock().unwrap().len()
+    }
+
+    pub fn refused(&self) -> HashMap<u16, u64> {
+        self.refused.lock().unwrap().clone()
+    }
+
+    /// Holds the queue's jobs against the answers. Returns how many were accepted.
+    pub fn check(&self, jobs: &[serde_json::Value]) -> usize {
+        let mut queued: HashMap<u64, usize> = HashMap::new();
+        for job in jobs {
+            *queued.entry(job["data"]["data"]["attempt"].as_u64().unwrap()).or_default() += 1;
+        }
+        let accepted = self.accepted.lock().unwrap();
+        let sent = self.next.load(Ordering::Relaxed);
+        let refused = self.refused();
+        println!(
+            "{sent} sent, {} answered 200, refused {refused:?}, {} queued",
+            accepted.len(),
+            queued.len()
+        );
+        let lost: Vec<_> = accepted.iter().filter(|number| !queued.contains_key(number)).collect();
+        let doubled: Vec<_> = queued.iter().filter(|(_, count)| **count > 1).collect();
+        let phantoms: Vec<_> = queued.keys().filter(|number| **number >= sent).collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        assert!(doubled.is_empty(), "doubled: {doubled:?}");
+        assert!(phantoms.is_empty(), "never sent: {phantoms:?}");
+        accepted.len()
+    }
+}
+
+/// Random numbers from a printed seed (splitmix64); `SEED` repeats a run.
+pub struct Random(u64);
+
+impl Random {
+    pub fn from_environment() -> Random {
+        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
+        println!("SEED={seed}");
+        Random(seed)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}

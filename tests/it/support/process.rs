@@ -1,0 +1,81 @@
+//! The real binary as a process of its own.
+
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+use super::gateway::settings;
+
+/// The gateway's binary with no setting of this environment.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_retrieve-gateway"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RETRIEVE_") {
+            command.env_remove(name);
+        }
+    }
+    command.kill_on_drop(true);
+    command
+}
+
+/// A running gateway process.
+pub struct GatewayProcess {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl GatewayProcess {
+    /// Starts it and waits until it says where it listens.
+    pub async fn start(folder: &TempDir, more: &[(&str, &str)]) -> GatewayProcess {
+        let mut child = binary()
+            .envs(settings(folder, more))
+            .env("RETRIEVE_LOG_FORMAT", "json")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        loop {
+            let line = log.next_line().await.unwrap().expect("the gateway ended before it listened");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            if line["message"] == "listening" {
+                let address = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+                return GatewayProcess { address: address("public"), admin: address("private"), child, log };
+            }
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Sends a signal by its number.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub async fn ended(&mut self) -> ExitStatus {
+        self.child.wait().await.unwrap()
+    }
+
+    /// What it logged since it listens, once it has ended.
+    pub async fn log_to_end(&mut self) -> Vec<serde_json::Value> {
+        let mut lines = Vec::new();
+        while let Some(line) = self.log.next_line().await.unwrap() {
+            lines.push(serde_json::from_str(&line).unwrap_or_else(|_| serde_json::json!({ "text": line })));
+        }
+        lines
+    }
+
+    /// Reads the log for as long as the process runs, so that its pipe never fills.
+    pub fn ignore_log(self) -> (SocketAddr, SocketAddr, Child) {
+        let mut log = self.log;
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        (self.address, self.admin, self.child)
+    }
+}
