@@ -42,7 +42,7 @@ pub struct Context {
     pub trusted_proxies: NetworkTable<()>,
     /// The longest time for a body.
     pub body_timeout: Duration,
-    /// How long after the body's end the queue may take to confirm the job.
+    /// How long the queue may take to confirm a job.
     pub queue_timeout: Duration,
     /// The bytes that bodies in flight may hold.
     pub memory: MemoryBudget,
@@ -73,7 +73,6 @@ pub async fn ingest(
 
     let bounds = Bounds { limit_bytes: caller.integration().body_limit_bytes, timeout: context.body_timeout };
     let received = receive(body, bounds, &context.memory).await?;
-    let deadline = Instant::now() + context.queue_timeout;
     facts.body_bytes = received.bytes.len();
 
     let verified = caller.integration().verifier.verify(&request.headers, received.bytes)?;
@@ -93,7 +92,7 @@ pub async fn ingest(
     drop((payload, verified));
 
     let appending = Instant::now();
-    let receipt = app.queue.append(job, received.reservation, deadline).await;
+    let receipt = app.queue.append(job, received.reservation, context.queue_timeout).await;
     context.metrics.queue_seconds.observe(appending.elapsed().as_secs_f64());
     Ok(Accepted { receipt: receipt? })
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::lane::{Append, Lane, Waiting, lane, refuse};
-use super::{Entry, Health, PAGE_LIMIT_BYTES, Page, QueueError, ReadError, ReadRequest};
+use super::{Entry, Health, PAGE_LIMIT_BYTES, Page, QueueError, ReadError, ReadRequest, time_for};
 
 /// How long a new connection may take, and any command that isn't an append.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -253,7 +253,8 @@ impl RedisWriter {
                 .arg(append.document().as_ref());
         }
         let replies = pipeline.query_async::<Vec<Result<Value, RedisError>>>(connection);
-        match tokio::time::timeout(self.batch_timeout, replies).await {
+        let bytes = batch.iter().map(|append| append.document().len()).sum();
+        match tokio::time::timeout(time_for(self.batch_timeout, bytes), replies).await {
             Ok(Ok(replies)) if replies.len() == batch.len() => {
                 self.settle(batch, replies);
                 Ok(())

@@ -13,7 +13,6 @@ use retrieve_gateway::queue::embedded::{Embedded, OpenFile};
 use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest, Receipt};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 const HEALTHY: u8 = 0;
@@ -82,7 +81,7 @@ fn open(folder: &TempDir, fault: &Arc<AtomicU8>) -> (Arc<Queue>, std::thread::Jo
 async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
     let job = Job { id: Uuid::now_v7(), document: text.to_owned().into() };
     let reservation = MemoryBudget::new(1000).reserve(text.len()).unwrap();
-    queue.append(job, reservation, Instant::now() + Duration::from_secs(10)).await
+    queue.append(job, reservation, Duration::from_secs(10)).await
 }
 
 async fn documents(queue: &Queue) -> Vec<String> {
