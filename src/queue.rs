@@ -92,7 +92,7 @@ pub enum ReadError {
 }
 
 /// A page ends at this many bytes, so that reading holds a bounded part of the queue in memory.
-pub const PAGE_LIMIT_BYTES: usize = 8 << 20;
+pub const PAGE_LIMIT_BYTES: usize = 1 << 20;
 
 /// How long a store may take for so many bytes: the setting's time, and 20 ms for each further MiB, so that the largest
 /// body a user allows can be stored at all (a disk or a network writes 50 MiB/s).

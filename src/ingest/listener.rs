@@ -1,10 +1,11 @@
 //! The listener of a plane: accepts connections up to a limit and speaks HTTP/1 on them until it is told to drain.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -36,6 +37,62 @@ pub struct ConnectionLimits {
     pub header_limit_bytes: usize,
     /// How many connections are open at once; one more is answered 503.
     pub max_connections: usize,
+    /// How many of them from one address; an IPv6 address counts as its /64, which one sender usually has whole.
+    pub max_per_address: usize,
+}
+
+/// How many connections are open, in all and from each address.
+#[derive(Debug)]
+struct Slots {
+    all: Arc<Semaphore>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    max_per_address: usize,
+}
+
+/// A place for one connection, until it is dropped.
+#[derive(Debug)]
+struct Slot {
+    _place: OwnedSemaphorePermit,
+    address: Option<IpAddr>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Slots {
+    /// Takes a place. Peers that many senders come through (trusted proxies) aren't counted by their address.
+    fn take(&self, peer: IpAddr, shared: bool) -> Option<Slot> {
+        let place = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let address = (!shared).then(|| network_of(peer));
+        if let Some(address) = address {
+            let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = by_address.entry(address).or_default();
+            if *open >= self.max_per_address {
+                return None;
+            }
+            *open += 1;
+        }
+        Some(Slot { _place: place, address, by_address: Arc::clone(&self.by_address) })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = by_address.get_mut(&address) {
+            *open -= 1;
+            if *open == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    const HOST_BITS: u32 = 64;
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS)),
+    }
 }
 
 /// How a plane is told to stop.
@@ -56,31 +113,44 @@ const MAX_REFUSALS: usize = 64;
 /// Read and write buffers of a connection grow to this at the most.
 const BUFFER_LIMIT_BYTES: usize = 64 << 10;
 
-/// Serves a plane until it has drained: `make` gives a service for each connection.
+/// Serves a plane until it has drained: `is_shared` says whose connections aren't counted by address, `make` gives a
+/// service for each connection.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: ConnectionLimits,
     metrics: ConnectionMetrics,
     stop: Stop,
+    is_shared: impl Fn(IpAddr) -> bool,
     make: impl Fn(SocketAddr) -> S,
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let slots = Slots {
+        all: Arc::new(Semaphore::new(limits.max_connections)),
+        by_address: Arc::default(),
+        max_per_address: limits.max_per_address,
+    };
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
     while let Some(accepted) = stop.drain.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
+            Ok((stream, peer)) => match slots.take(peer.ip(), is_shared(peer.ip())) {
+                Some(slot) => {
                     let open = (slot, metrics.open());
-                    let serving = serve_connection(stream, limits, make(peer), stop.drain.clone(), open);
+                    let serving = serve_connection(
+                        stream,
+                        limits,
+                        make(peer),
+                        stop.drain.clone(),
+                        metrics.clone(),
+                        open,
+                    );
                     let abort = stop.abort.clone();
                     connections.spawn(async move { abort.run_until_cancelled(serving).await });
                 }
-                Err(_) => {
+                None => {
                     metrics.refused.inc();
                     if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                         connections.spawn(refuse_connection(stream, permit));
@@ -116,7 +186,8 @@ async fn serve_connection<S, B>(
     limits: ConnectionLimits,
     service: S,
     drain: CancellationToken,
-    _open: (OwnedSemaphorePermit, ConnectionGuard),
+    metrics: ConnectionMetrics,
+    _open: (Slot, ConnectionGuard),
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -154,6 +225,12 @@ async fn serve_connection<S, B>(
     };
     if let Err(error) = result {
         debug!(%error, "a connection ended early");
+        if error.is_parse() {
+            metrics.malformed.inc();
+        }
+    }
+    if wire.head_timed_out() {
+        metrics.slow_heads.inc();
     }
     wire.close().await;
 }
