@@ -95,8 +95,7 @@ async fn changes(queue: &Queue) -> Health {
     let mut health = queue.health();
     health.mark_unchanged();
     tokio::time::timeout(Duration::from_secs(10), health.changed()).await.expect("no report").unwrap();
-    let health = health.borrow().clone();
-    health
+    health.borrow().clone()
 }
 
 async fn close(queue: Arc<Queue>, writer: std::thread::JoinHandle<()>) {
