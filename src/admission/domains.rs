@@ -23,7 +23,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::index::Index;
-use self::own::OwnAddresses;
+use self::own::{OwnAddresses, Table};
 use self::resolver::Resolver;
 use self::reverse::Reverse;
 use crate::admission::allowlist::{Allowlist, Rule};
@@ -100,14 +100,17 @@ impl Domains {
         now: Instant,
     ) -> Finding<'a> {
         let address = address.to_canonical();
-        let table = self.own.table();
-        let owned = lists.clone().find_map(|list| list.rule_for_owner(table.owners(address, now)));
-        if let Some(rule) = owned {
+        let by_owner =
+            |table: &Table| lists.clone().find_map(|list| list.rule_for_owner(table.owners(address, now)));
+        if let Some(rule) = by_owner(&self.own.table()) {
             return Finding::Rule(rule);
         }
         let verdict = self.reverse.verdict(address, now).await;
         let confirmed = || verdict.confirmed.iter().map(AsRef::as_ref);
-        match { lists }.find_map(|list| list.rule_for_confirmed(confirmed())) {
+        let rule = lists.clone().find_map(|list| list.rule_for_confirmed(confirmed()));
+        // The worker may have learnt something while this waited, at the start above all.
+        let table = self.own.table();
+        match rule.or_else(|| by_owner(&table)) {
             Some(rule) => Finding::Rule(rule),
             None if verdict.is_complete && table.is_settled() => Finding::Nothing,
             None => {

@@ -15,9 +15,10 @@ use crate::support::fake_dns::{A, AAAA, FakeDns, NXDOMAIN, PTR, Reply, SERVFAIL,
 use crate::support::gateway::TestGateway;
 use crate::support::process::GatewayProcess;
 
-/// A test machine may be slow; only the tests of the patience itself need a short one.
+/// A test machine may be slow, and a test asks faster than strangers may; only the tests of these two limits keep them.
 fn patient(config: &mut Config) {
     config.domains.reverse.patience = Duration::from_secs(10);
+    config.domains.reverse.queries.count = 100_000.try_into().unwrap();
 }
 
 /// Look-ups again and again, so that a change is seen at once.
@@ -106,8 +107,8 @@ async fn a_domains_own_addresses_are_admitted_without_a_query_of_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reverse_dns_is_believed_only_if_the_name_resolves_back() {
     let dns = FakeDns::start().await;
-    dns.pointers("203.0.113.5", &["Crawl-5.GoogleBot.COM"], 60);
-    dns.host("crawl-5.googlebot.com", &["203.0.113.5"], 60);
+    dns.pointers("203.0.113.5", &["Crawl-5.GoogleBot.COM"], 0);
+    dns.host("crawl-5.googlebot.com", &["203.0.113.5"], 0);
     dns.pointers("2001:db8::5", &["crawl-6.googlebot.com"], 60);
     dns.host("crawl-6.googlebot.com", &["2001:db8::5", "203.0.113.99"], 60);
     let gateway = start(&dns, "*.googlebot.com", patient).await;
@@ -122,7 +123,37 @@ async fn reverse_dns_is_believed_only_if_the_name_resolves_back() {
     for _ in 0..20 {
         assert_eq!(call(&gateway, "203.0.113.5").await.status, 200);
     }
-    assert_eq!(dns.asked().len(), before, "the proof is cached");
+    assert_eq!(dns.asked().len(), before, "the proof is cached, with a TTL of 0 too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_runs_out_and_a_neighbour_takes_nothing_from_it() {
+    let dns = FakeDns::start().await;
+    dns.host("mail.shop.example", &["2001:db8::5"], 0);
+    dns.pointers("2001:db8::5", &["mail.shop.example"], 0);
+    let gateway = start(&dns, "*.shop.example", |config| {
+        patient(config);
+        config.domains.reverse.proof_min = Duration::from_millis(50);
+        config.domains.reverse.proof_max = Duration::from_millis(50);
+    })
+    .await;
+    assert_eq!(call(&gateway, "2001:db8::5").await.status, 200);
+    // A neighbour in its /64 is refused for a minute; the proven one is looked up again when its proof runs out.
+    assert_eq!(call(&gateway, "2001:db8::6").await.status, 403);
+    let asked = || dns.count(&reverse_name("2001:db8::5"), PTR);
+    let before = asked();
+    eventually("the proof is looked up again", || async {
+        assert_eq!(call(&gateway, "2001:db8::5").await.status, 200);
+        (asked() > before + 1).then_some(())
+    })
+    .await;
+    // While that fails, it is undecided; once the name points elsewhere, it is refused.
+    dns.set(&reverse_name("2001:db8::5"), PTR, Reply::Code(SERVFAIL));
+    answered(&gateway, "2001:db8::5", 503).await;
+    dns.pointers("2001:db8::5", &["mail.shop.example"], 0);
+    answered(&gateway, "2001:db8::5", 200).await;
+    dns.host("mail.shop.example", &["2001:db8::7"], 0);
+    answered(&gateway, "2001:db8::5", 403).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,13 +109,22 @@ struct Change {
     before: Status,
     added: Vec<IpAddr>,
     removed: Vec<IpAddr>,
+    /// There were more addresses than are kept.
     cut: bool,
+    /// There were addresses that stand for no remote host.
+    unusable: bool,
 }
 
 impl Known {
     /// Takes in the answers for both families. Returns the time until the next look-up.
     fn learn(&mut self, answers: &[Answer<IpAddr>; 2], now: Instant, times: &OwnTimes) -> (Duration, Change) {
-        let mut change = Change { before: self.status, added: Vec::new(), removed: Vec::new(), cut: false };
+        let mut change = Change {
+            before: self.status,
+            added: Vec::new(),
+            removed: Vec::new(),
+            cut: false,
+            unusable: false,
+        };
         self.addresses.retain(|_, held| now < held.until);
         let ttl = answers.iter().filter_map(|answer| match answer {
             Answer::Found { ttl, .. } => Some(*ttl),
@@ -160,6 +169,7 @@ impl Known {
             }
         }
         change.cut |= values.len() > ADDRESSES_LIMIT;
+        change.unusable |= !values.iter().all(|address| is_provable(*address));
         for address in values.iter().take(ADDRESSES_LIMIT).filter(|address| is_provable(**address)) {
             let before = self.addresses.insert(*address, Held { until, is_current: true });
             if before.is_none() {
@@ -229,11 +239,16 @@ fn report(known: &Known, change: &Change, answers: &[Answer<IpAddr>; 2]) {
     let domain = known.domain.name.as_str();
     let kept = known.addresses.len();
     let shown = |addresses: &[IpAddr]| format!("{:?}", &addresses[..addresses.len().min(LOGGED_ADDRESSES)]);
+    if change.before == known.status && change.added.is_empty() && change.removed.is_empty() {
+        return;
+    }
     if change.cut {
         warn!(domain, limit = ADDRESSES_LIMIT, "the domain has more addresses than are kept");
     }
+    if change.unusable {
+        warn!(domain, "the domain names this machine itself, or no host; such addresses admit nobody");
+    }
     match (change.before, known.status) {
-        (before, after) if before == after && change.added.is_empty() && change.removed.is_empty() => {}
         (_, Status::Failing) => {
             let why = answers.iter().find_map(|answer| match answer {
                 Answer::Failed(why) => Some(why.as_str()),

@@ -29,6 +29,9 @@ use crate::telemetry::metrics::{DnsMetrics, QueryOutcome};
 /// For one try; there are up to three.
 const TRY_TIMEOUT: Duration = Duration::from_millis(800);
 
+/// Queries at once on one TCP connection: more than look-ups can be in flight, so that none is turned away as busy.
+const TCP_REQUESTS: usize = 128;
+
 /// Tries after the first one, which is how hickory counts.
 const RETRIES: usize = 2;
 
@@ -192,6 +195,7 @@ fn options() -> ResolverOpts {
     // The verdicts are cached (`reverse`), and so are the domains' addresses (`own`).
     options.cache_size = 0;
     options.num_concurrent_reqs = 1;
+    options.max_active_requests = TCP_REQUESTS;
     options
 }
 

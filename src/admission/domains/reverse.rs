@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::debug;
 
 use super::bounded::Bounded;
 use super::index::{Index, host_name};
@@ -206,7 +207,10 @@ impl Reverse {
         let (names, mut ttl) = match self.resolver.pointers(address).await {
             Answer::Found { values, ttl } => (values, ttl),
             Answer::Nothing => return (Verdict::refused(), Duration::ZERO),
-            Answer::Failed(_) => return (Verdict::undecided(), Duration::ZERO),
+            Answer::Failed(why) => {
+                debug!(%address, why, "the names of an address can't be looked up");
+                return (Verdict::undecided(), Duration::ZERO);
+            }
         };
         let mut confirmed: Vec<Arc<Domain>> = Vec::new();
         let mut is_complete = true;
@@ -222,7 +226,10 @@ impl Reverse {
                     confirmed.append(&mut domains);
                 }
                 Answer::Found { .. } | Answer::Nothing => {}
-                Answer::Failed(_) => is_complete = false,
+                Answer::Failed(why) => {
+                    debug!(%address, host, why, "a name of an address can't be looked up");
+                    is_complete = false;
+                }
             }
         }
         (Verdict { confirmed: confirmed.into(), is_complete }, ttl)
@@ -267,7 +274,8 @@ impl Drop for PendingLookUp {
     }
 }
 
-/// What a refusal stands for: an IPv4 address, or the /64 that one IPv6 customer has at least (RFC 6177, section 2).
+/// What a refusal stands for: an IPv4 address, or an IPv6 /64, within which one host can take any address (RFC 4291,
+/// section 2.5.1: interface identifiers have 64 bits).
 fn neighbourhood(address: IpAddr) -> IpAddr {
     const HOST_BITS: u32 = 64;
     match address {

@@ -9,8 +9,9 @@ use retrieve_gateway::admission::allowlist::{Allowlist, Entry};
 use retrieve_gateway::admission::domains::{Domains, Finding, Settings};
 use retrieve_gateway::telemetry::metrics::DnsMetrics;
 
-use super::{call, refused, request, resolved, start};
+use super::{answered, call, patient, request, resolved, start};
 use crate::support::client::Connection;
+use crate::support::eventually;
 use crate::support::fake_dns::{FakeDns, NXDOMAIN, PTR, Reply};
 
 /// What the default limits allow in a time: 200 queries a second, and a burst of 20.
@@ -50,7 +51,8 @@ async fn a_million_callers_cost_no_more_queries_than_are_allowed() {
         domains.cached_verdicts()
     );
     assert!(asked <= allowed(elapsed), "{asked} queries in {elapsed:?}");
-    assert!(domains.cached_verdicts() <= refused && refused <= asked);
+    // A refusal that came too late for its own request is cached all the same.
+    assert!(domains.cached_verdicts() <= asked && refused <= asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,14 +70,43 @@ async fn a_silent_resolver_holds_up_a_bounded_number_of_look_ups() {
         let gateway = &gateway;
         async move { call(gateway, &client).await.status }
     });
+    let started = Instant::now();
     assert!(join_all(calls).await.into_iter().all(|status| status == 503));
-    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
-    for question in dns.asked() {
-        *asked.entry(question.name.to_ascii_lowercase()).or_default() += 1;
-    }
     // A look-up ends after three tries of 800 ms, so that a slow test machine may begin a second set.
-    assert!(asked.len() >= 64 && asked.values().all(|tries| *tries <= 3), "{}", asked.len());
+    let sets = 1 + (started.elapsed().as_millis() / 2400) as usize;
+    let asked = eventually("as many look-ups as may be are under way", || async {
+        let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+        for question in dns.asked() {
+            *asked.entry(question.name.to_ascii_lowercase()).or_default() += 1;
+        }
+        (asked.len() >= 64).then_some(asked)
+    })
+    .await;
+    assert!(asked.len() <= 64 * sets, "{} in {sets} sets", asked.len());
+    assert!(asked.values().all(|tries| *tries <= 3), "{asked:?}");
     assert!(gateway.metric("retrieve_dns_queries_total{outcome=\"OverLimit\"}").await.unwrap() > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verdicts_that_are_kept_are_bounded() {
+    let dns = FakeDns::start().await;
+    dns.pointers("203.0.113.5", &["mail.shop.example"], 60);
+    dns.host("mail.shop.example", &["203.0.113.5"], 60);
+    let gateway = start(&dns, "*.shop.example", |config| {
+        patient(config);
+        config.domains.reverse.verdicts = 100;
+    })
+    .await;
+    assert_eq!(call(&gateway, "203.0.113.5").await.status, 200);
+    for number in 0..500 {
+        let client = format!("11.0.{}.{}", number / 250, number % 250);
+        assert_eq!(call(&gateway, &client).await.status, 403);
+        let kept = gateway.metric("retrieve_dns_cached_verdicts").await.unwrap();
+        assert!(kept <= 100.0, "{kept}");
+    }
+    let before = dns.asked().len();
+    assert_eq!(call(&gateway, "203.0.113.5").await.status, 200);
+    assert_eq!(dns.asked().len(), before, "refusals never push out a proof");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,6 +154,5 @@ async fn twenty_thousand_callers_over_http_leave_the_listed_ones_alone() {
     assert!(gateway.metric("retrieve_dns_cached_verdicts").await.unwrap() <= asked as f64);
     assert_eq!(gateway.jobs().await.len(), known, "nothing of the flood is in the queue");
     // What was looked up in the background is refused for certain now.
-    let first = "11.0.0.0";
-    assert_eq!(call(&gateway, first).await.body, refused(first));
+    answered(&gateway, "11.0.0.0", 403).await;
 }
