@@ -4,13 +4,15 @@
 //! exists.
 
 pub mod allowlist;
+pub mod domains;
 pub mod networks;
 pub mod rate;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::admission::allowlist::Rule;
+use crate::admission::allowlist::{Allowlist, Rule};
+use crate::admission::domains::Finding;
 use crate::app::App;
 use crate::integration::Integration;
 
@@ -36,8 +38,10 @@ impl<'a> Caller<'a> {
 /// Why a caller was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No allowlist holds the caller's address.
+    /// No allowlist holds the caller's address, nor a domain that it belongs to.
     Caller,
+    /// It couldn't be found out in time whether the caller belongs to a listed domain.
+    Undecided,
     /// The app has no such integration.
     UnknownIntegration,
     /// The integration is switched off.
@@ -50,12 +54,12 @@ pub enum Refusal {
 ///
 /// # Errors
 /// The first rule that refuses it, in the contract's order.
-pub fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) -> Result<Caller<'a>, Refusal> {
+pub async fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) -> Result<Caller<'a>, Refusal> {
     let integration = app.integrations.get(id);
-    let rule = match (app.allowlist.rule_for(address), integration) {
-        (Some(rule), _) => rule,
-        (None, Some(integration)) => integration.allowlist.rule_for(address).ok_or(Refusal::Caller)?,
-        (None, None) => return Err(Refusal::Caller),
+    let own = integration.map(|integration| &integration.allowlist);
+    let rule = match app.allowlist.rule_for(address).or_else(|| own?.rule_for(address)) {
+        Some(rule) => rule,
+        None => by_domain(app, own, address, now).await?,
     };
     let integration = integration.ok_or(Refusal::UnknownIntegration)?;
     if !integration.enabled {
@@ -65,4 +69,20 @@ pub fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) -> Resul
         limit.take(now).map_err(Refusal::Rate)?;
     }
     Ok(Caller { integration, rule })
+}
+
+/// The rule of a domain that the caller is proven to belong to. What is looked up doesn't depend on the integration.
+async fn by_domain<'a>(
+    app: &'a App,
+    own: Option<&'a Allowlist>,
+    address: IpAddr,
+    now: Instant,
+) -> Result<&'a Rule, Refusal> {
+    let Some(domains) = &app.domains else { return Err(Refusal::Caller) };
+    let lists = [Some(&app.allowlist), own];
+    match domains.prove(lists.into_iter().flatten(), address, now).await {
+        Finding::Rule(rule) => Ok(rule),
+        Finding::Nothing => Err(Refusal::Caller),
+        Finding::Undecided => Err(Refusal::Undecided),
+    }
 }

@@ -3,6 +3,7 @@
 use http::HeaderMap;
 
 use crate::admission::allowlist::Allowlist;
+use crate::admission::domains::Domains;
 use crate::integration::Integrations;
 use crate::queue::Queue;
 
@@ -13,10 +14,22 @@ pub struct App {
     pub name: String,
     /// `RETRIEVE_ALLOWED_LIST`.
     pub allowlist: Allowlist,
+    /// The look-ups of the domains on its lists and its integrations'; none if there is no domain.
+    pub domains: Option<Domains>,
     /// What its URLs accept.
     pub integrations: Integrations,
     /// Where its jobs go.
     pub queue: Queue,
+}
+
+impl App {
+    /// Ends its workers: the queue's, once it has stored what it took, and the one of the domains.
+    pub fn close(&self) {
+        self.queue.close();
+        if let Some(domains) = &self.domains {
+            domains.close();
+        }
+    }
 }
 
 /// The apps of this process: today one, later also several, told apart by host name.
@@ -36,7 +49,7 @@ impl Apps {
         &self.only
     }
 
-    /// All apps, to close their queues.
+    /// All apps.
     pub fn iter(&self) -> impl Iterator<Item = &App> {
         std::iter::once(&self.only)
     }

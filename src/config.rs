@@ -13,6 +13,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::admission::allowlist::Allowlist;
+use crate::admission::domains;
 use crate::admission::networks::NetworkTable;
 use crate::ingest::listener::ConnectionLimits;
 use crate::integration::Integrations;
@@ -65,6 +66,8 @@ pub struct Config {
     pub allowlist: Allowlist,
     /// Whether the allowlist was set at all.
     pub allowlist_is_default: bool,
+    /// How the allowlists' domains are looked up: `RETRIEVE_DNS`, and limits that aren't settings.
+    pub domains: domains::Settings,
     /// `RETRIEVE_TRUSTED_PROXIES`.
     pub trusted_proxies: NetworkTable<()>,
     /// `RETRIEVE_INTEGRATIONS` and `RETRIEVE_INTEGRATIONS_FILE`.

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::health::Readiness;
 use crate::admin::{self, AdminState};
+use crate::admission::domains::{Domains, ResolverError};
 use crate::app::{App, Apps};
 use crate::config::{Backend, Config};
 use crate::ingest::listener::{ConnectionLimits, Stop, serve};
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The Redis URL can't be used.
     #[error("RETRIEVE_QUEUE: {0}")]
     Redis(redis::RedisError),
+    /// There are domain entries, and no resolver.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// The system has no thread left.
     #[error("a thread can't be started: {0}")]
     Thread(io::Error),
@@ -93,15 +97,21 @@ impl Gateway {
         let private = bind("RETRIEVE_ADMIN_LISTEN", config.admin_listen).await?;
         let mut workers = Workers::default();
         start_writer(writer, &mut workers).map_err(StartError::Thread)?;
-        let app =
-            App { name: config.app, allowlist: config.allowlist, integrations: config.integrations, queue };
+        let metrics = Metrics::default();
+        let app = App {
+            domains: start_domains(&config, &metrics, &mut workers)?,
+            name: config.app,
+            allowlist: config.allowlist,
+            integrations: config.integrations,
+            queue,
+        };
         let context = Context {
             apps: Apps::one(app),
             trusted_proxies: config.trusted_proxies,
             body_timeout: config.body_timeout,
             queue_timeout: config.queue_timeout,
             memory: MemoryBudget::new(config.in_flight_limit_bytes),
-            metrics: Metrics::default(),
+            metrics,
         };
         Ok(Gateway {
             public,
@@ -172,7 +182,7 @@ impl Gateway {
             let _ = tokio::time::timeout(drain_delay, shutdown.aborted.cancelled()).await;
         }
         let drained = drain(&mut public_plane, &public_stop, drain_timeout, &shutdown).await;
-        state.context.apps.iter().for_each(|app| app.queue.close());
+        state.context.apps.iter().for_each(App::close);
         let settled = end(&mut workers, "queue").await;
         private_stop.drain.cancel();
         private_stop.abort.cancel();
@@ -214,6 +224,21 @@ fn start_writer(writer: Writer, workers: &mut Workers) -> io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Without a domain on any list there is nothing to start.
+fn start_domains(
+    config: &Config,
+    metrics: &Metrics,
+    workers: &mut Workers,
+) -> Result<Option<Domains>, ResolverError> {
+    let integrations = config.integrations.iter().map(|integration| &integration.allowlist);
+    let lists = std::iter::once(&config.allowlist).chain(integrations);
+    let Some((domains, worker)) = Domains::new(lists, &config.domains, &metrics.dns)? else {
+        return Ok(None);
+    };
+    workers.spawn_task("domains", worker.run());
+    Ok(Some(domains))
 }
 
 fn start_private_plane(

@@ -68,6 +68,7 @@ pub async fn ingest(
 
     let app = context.apps.select(&request.headers);
     let caller = admission::admit(app, route.integration, client.0, facts.started.into_std())
+        .await
         .map_err(|refusal| Rejection::from_admission(refusal, route.integration, client.0))?;
 
     let bounds = Bounds { limit_bytes: caller.integration().body_limit_bytes, timeout: context.body_timeout };

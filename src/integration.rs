@@ -62,6 +62,11 @@ impl Integrations {
         self.by_id.get(id).or(self.any.as_ref())
     }
 
+    /// All integrations, the one for every other id too.
+    pub fn iter(&self) -> impl Iterator<Item = &Integration> {
+        self.by_id.values().chain(&self.any)
+    }
+
     /// Whether every well-formed id is accepted.
     pub fn accepts_any(&self) -> bool {
         self.any.is_some()

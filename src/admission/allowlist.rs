@@ -1,5 +1,7 @@
-//! The allowlist: which addresses and networks may call. Pure: no clock, no network.
+//! The allowlist: which addresses, networks and domains may call. Pure: no clock, no network. Which domains an
+//! address belongs to is found by [`super::domains`].
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -18,7 +20,7 @@ pub enum Entry {
 }
 
 /// A domain entry, in lower case and without a trailing dot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Domain {
     /// The name without `*.`.
     pub name: String,
@@ -80,7 +82,7 @@ impl Domain {
 }
 
 /// RFC 1123, section 2.1; underscores, as they occur in host names of clouds, are let through.
-fn is_label(label: &str) -> bool {
+pub(super) fn is_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=63).contains(&label.len())
         && label.bytes().all(inner)
@@ -106,6 +108,10 @@ pub enum Proof {
     Address,
     /// The address lies in a listed network.
     Network,
+    /// The address is one of a listed domain's own.
+    Domain,
+    /// A name of the address lies under a listed domain, and resolves back to the address.
+    ReverseDns,
 }
 
 impl Proof {
@@ -115,16 +121,25 @@ impl Proof {
             Proof::Any => "any",
             Proof::Address => "address",
             Proof::Network => "network",
+            Proof::Domain => "domain",
+            Proof::ReverseDns => "reverse_dns",
         }
     }
 }
 
-/// Who may call. Domain entries are kept by name; proving them is not built yet, so they admit nobody.
+/// Who may call.
 #[derive(Clone, Debug, Default)]
 pub struct Allowlist {
     any: Option<Rule>,
     networks: NetworkTable<Rule>,
-    domains: Vec<Domain>,
+    domains: HashMap<Domain, DomainRules>,
+}
+
+/// The rules of one domain entry, one for each way of proving it.
+#[derive(Clone, Debug)]
+struct DomainRules {
+    own_address: Rule,
+    reverse_dns: Rule,
 }
 
 impl Allowlist {
@@ -148,11 +163,31 @@ impl Allowlist {
                 self.networks.insert(network, rule(Proof::Address));
             }
             Entry::Network(network) => self.networks.insert(network, rule(Proof::Network)),
-            Entry::Domain(domain) => self.domains.push(domain),
+            Entry::Domain(domain) => {
+                let rules =
+                    DomainRules { own_address: rule(Proof::Domain), reverse_dns: rule(Proof::ReverseDns) };
+                self.domains.insert(domain, rules);
+            }
         }
     }
 
-    /// The rule that admits the address: the most specific one.
+    /// The domain entries.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.keys()
+    }
+
+    /// The rule of the first of these domains that is listed. The caller's address is one of theirs.
+    pub fn rule_for_owner<'a>(&self, mut owners: impl Iterator<Item = &'a Domain>) -> Option<&Rule> {
+        owners.find_map(|domain| self.domains.get(domain)).map(|rules| &rules.own_address)
+    }
+
+    /// The rule of the first of these domains that is listed. A name of the caller's address was confirmed to lie
+    /// under each of them.
+    pub fn rule_for_confirmed<'a>(&self, mut domains: impl Iterator<Item = &'a Domain>) -> Option<&Rule> {
+        domains.find_map(|domain| self.domains.get(domain)).map(|rules| &rules.reverse_dns)
+    }
+
+    /// The rule that admits the address without any look-up: the most specific one.
     pub fn rule_for(&self, address: IpAddr) -> Option<&Rule> {
         self.networks.get(address).or(self.any.as_ref())
     }
@@ -226,6 +261,27 @@ mod tests {
             let rule = list.rule_for(address.parse().unwrap());
             assert_eq!(rule.map(|rule| (rule.proof, rule.entry.as_str())), expect, "{address}");
         }
+    }
+
+    #[test]
+    fn a_domain_rule_names_its_proof_and_the_entry_as_written() {
+        let mut list = Allowlist::default();
+        for entry in ["Shopify.com.", "*.example.org"] {
+            list.add(Entry::parse(entry).unwrap(), entry);
+        }
+        let domain = |text: &str| match Entry::parse(text) {
+            Ok(Entry::Domain(domain)) => domain,
+            other => panic!("{other:?}"),
+        };
+        let (shop, subdomains, other) =
+            (domain("shopify.com"), domain("*.example.org"), domain("example.org"));
+        assert_eq!(list.domains().count(), 2);
+        let rule = list.rule_for_owner([&other, &shop].into_iter()).unwrap();
+        assert_eq!((rule.proof.as_str(), rule.entry.as_str()), ("domain", "Shopify.com."));
+        let rule = list.rule_for_confirmed([&subdomains].into_iter()).unwrap();
+        assert_eq!((rule.proof.as_str(), rule.entry.as_str()), ("reverse_dns", "*.example.org"));
+        assert_eq!(list.rule_for_owner([&other].into_iter()), None);
+        assert_eq!(list.rule_for("203.0.113.5".parse().unwrap()), None, "no address without a proof");
     }
 
     #[test]

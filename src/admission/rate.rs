@@ -34,6 +34,13 @@ impl RateLimit {
         RateLimit { start, interval_nanos, burst_nanos: per, arrival_nanos: AtomicU64::new(0) }
     }
 
+    /// Whether [`RateLimit::take`] would succeed at `now`, without taking anything.
+    pub fn has_room(&self, now: Instant) -> bool {
+        let now = u64::try_from(now.duration_since(self.start).as_nanos()).unwrap_or(u64::MAX);
+        let next = self.arrival_nanos.load(Ordering::Relaxed).max(now).saturating_add(self.interval_nanos);
+        next - now <= self.burst_nanos
+    }
+
     /// Takes one request's place at `now`.
     ///
     /// # Errors
@@ -75,8 +82,10 @@ mod tests {
     fn a_burst_of_the_whole_rate_passes_and_the_next_waits_one_interval() {
         let (limit, now) = limit(4, Duration::from_secs(1));
         for _ in 0..4 {
+            assert!(limit.has_room(now));
             assert_eq!(limit.take(now), Ok(()));
         }
+        assert!(!limit.has_room(now));
         assert_eq!(limit.take(now), Err(Duration::from_millis(250)));
         assert_eq!(limit.take(now + Duration::from_millis(249)), Err(Duration::from_millis(1)));
         assert_eq!(limit.take(now + Duration::from_millis(250)), Ok(()));

@@ -8,6 +8,7 @@ use super::parse::{self, Unreadable};
 use super::problems::Problems;
 use super::{Backend, Config, Strings, integrations, secret};
 use crate::admission::allowlist::{Allowlist, Entry};
+use crate::admission::domains;
 use crate::admission::networks::{NetworkTable, parse_network};
 use crate::ingest::listener::ConnectionLimits;
 use crate::telemetry::{self, LogConfig, LogFormat};
@@ -39,7 +40,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("RETRIEVE_ADMIN_LISTEN", "127.0.0.1:9090", "private listener: /live /ready /metrics /api"),
     secret("RETRIEVE_ADMIN_TOKEN", "", "bearer token for /api; without one it answers on loopback only"),
     variable("RETRIEVE_APP", "default", "the app's name, part of its Redis keys"),
-    variable("RETRIEVE_ALLOWED_LIST", "loopback", "who may call: addresses, networks, * for everyone"),
+    variable(
+        "RETRIEVE_ALLOWED_LIST",
+        "loopback",
+        "who may call: addresses, networks, domains, * for everyone",
+    ),
     variable("RETRIEVE_TRUSTED_PROXIES", "", "addresses and networks whose Forwarded headers count"),
     variable("RETRIEVE_PROXY_PROTOCOL", "off", "only off in this version"),
     variable("RETRIEVE_INTEGRATIONS", "", "ids of integrations without settings; * for every well-formed id"),
@@ -51,7 +56,7 @@ pub const VARIABLES: &[Variable] = &[
     secret("RETRIEVE_QUEUE", "embedded:./data", "embedded:<folder> or redis://[user:password@]host:port/db"),
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
     variable("RETRIEVE_DATA_DIR", "./data", "folder of the outage journal; not used in this version"),
-    variable("RETRIEVE_DNS", "", "address of a resolver; not used in this version"),
+    variable("RETRIEVE_DNS", "", "address of the resolver that domains are looked up at; else the system's"),
     variable("RETRIEVE_HEADER_TIMEOUT", "5s", "for a request's head, from its first byte; then 408"),
     variable("RETRIEVE_HEADER_LIMIT", "16KiB", "size of a request's head; then 431"),
     variable("RETRIEVE_BODY_TIMEOUT", "10s", "for a request's body; then 408"),
@@ -118,6 +123,7 @@ impl Reader<'_> {
             admin_token: self.secret("RETRIEVE_ADMIN_TOKEN"),
             allowlist,
             allowlist_is_default,
+            domains: domains::Settings { resolver: self.resolver(), ..domains::Settings::default() },
             trusted_proxies: self.trusted_proxies(),
             integrations,
             queue: self.queue(),
@@ -232,6 +238,12 @@ impl Reader<'_> {
             }
         }
         table
+    }
+
+    fn resolver(&mut self) -> Option<std::net::SocketAddr> {
+        let name = "RETRIEVE_DNS";
+        let text = self.set(name)?;
+        parse::resolver_address(&text).map_err(|unreadable| self.error(name, unreadable)).ok()
     }
 
     fn integrations(&mut self, body_limit_bytes: usize) -> crate::integration::Integrations {
@@ -352,13 +364,9 @@ impl Reader<'_> {
                 Unreadable::new(format!("`{other}` is neither on nor off")),
             ),
         }
-        for (name, what) in [
-            ("RETRIEVE_DNS", "domains aren't looked up yet, so it has no effect"),
-            ("RETRIEVE_DATA_DIR", "there is no outage journal yet, so it has no effect"),
-        ] {
-            if self.set(name).is_some() {
-                self.problems.warning(name, ORIGIN, what, None);
-            }
+        if self.set("RETRIEVE_DATA_DIR").is_some() {
+            let what = "there is no outage journal yet, so it has no effect";
+            self.problems.warning("RETRIEVE_DATA_DIR", ORIGIN, what, None);
         }
     }
 }
@@ -375,15 +383,7 @@ pub(super) fn body_limit_bytes(text: &str) -> Result<usize, Unreadable> {
 /// Adds an entry to an allowlist, or a problem.
 pub(super) fn add_entry(list: &mut Allowlist, item: &str, key: &str, origin: &str, problems: &mut Problems) {
     match Entry::parse(item) {
-        Ok(entry) => {
-            if let Entry::Domain(_) = entry {
-                let message =
-                    format!("`{item}`: domain entries aren't looked up yet, so this one admits nobody");
-                let hint = "list the sender's addresses or networks for now".to_owned();
-                problems.warning(key, origin, message, Some(hint));
-            }
-            list.add(entry, item);
-        }
+        Ok(entry) => list.add(entry, item),
         Err(error) => {
             let hint =
                 "write an address (203.0.113.0), a network (198.51.100.0/24) or a domain (shopify.com)";

@@ -1,6 +1,6 @@
 //! Text of a setting into a value. Every function names what it expected.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -32,6 +32,16 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Unreadable> {
     text.parse().map_err(|_| {
         Unreadable::new(format!("`{text}` isn't an address with a port"))
             .hint("write 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080")
+    })
+}
+
+/// A resolver's address, on the port of DNS unless another is given.
+pub(super) fn resolver_address(text: &str) -> Result<SocketAddr, Unreadable> {
+    const DNS_PORT: u16 = 53;
+    let address = text.parse().map(|address: IpAddr| SocketAddr::new(address, DNS_PORT));
+    address.or_else(|_| text.parse()).map_err(|_| {
+        Unreadable::new(format!("`{text}` isn't an address"))
+            .hint("write 127.0.0.1, 127.0.0.1:5353 or [::1]:53")
     })
 }
 
@@ -126,6 +136,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(size_bytes(input).ok(), expect, "{input}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_has_an_address_and_perhaps_a_port() {
+        for (input, expect) in [
+            ("127.0.0.1:5353", Some("127.0.0.1:5353")),
+            ("127.0.0.1", Some("127.0.0.1:53")),
+            ("::1", Some("[::1]:53")),
+            ("[::1]:5353", Some("[::1]:5353")),
+            ("localhost:53", None),
+            ("5353", None),
+        ] {
+            let read = resolver_address(input).ok().map(|address| address.to_string());
+            assert_eq!(read.as_deref(), expect, "{input}");
         }
     }
 

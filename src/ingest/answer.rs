@@ -32,11 +32,11 @@ impl Accepted {
     }
 }
 
-/// Writes the answer.
-pub fn answer(outcome: &Result<Accepted, Rejection>) -> Answer {
+/// Writes the answer. A connection that many callers share (a trusted proxy's) isn't closed for one of them.
+pub fn answer(outcome: &Result<Accepted, Rejection>, is_shared: bool) -> Answer {
     match outcome {
         Ok(accepted) => accept(accepted),
-        Err(rejection) => reject(rejection),
+        Err(rejection) => reject(rejection, is_shared),
     }
 }
 
@@ -56,7 +56,7 @@ fn hyphenated<'a>(id: &Uuid, buffer: &'a mut [u8]) -> &'a str {
     id.hyphenated().encode_lower(buffer)
 }
 
-fn reject(rejection: &Rejection) -> Answer {
+fn reject(rejection: &Rejection, is_shared: bool) -> Answer {
     let mut response = Response::new(Full::new(body_of(&rejection.to_string())));
     *response.status_mut() = rejection.status();
     let headers = response.headers_mut();
@@ -67,7 +67,7 @@ fn reject(rejection: &Rejection) -> Answer {
     if rejection.status() == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
     }
-    if rejection.closes_connection() {
+    if rejection.leaves_body_unread() || (rejection.turns_caller_away() && !is_shared) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -33,6 +33,11 @@ pub enum Rejection {
     /// The caller is on no allowlist.
     #[error("This domain/IP ({0}) isn't authorized on Retrieve")]
     CallerNotAllowed(IpAddr),
+    /// It couldn't be found out in time whether the caller belongs to a listed domain.
+    #[error(
+        "Whether this domain/IP ({0}) is authorized on Retrieve couldn't be looked up in time; send the webhook again later"
+    )]
+    CallerUndecided(IpAddr),
     /// The app has no such integration.
     #[error("Integration ({0}) doesn't exist on Retrieve")]
     UnknownIntegration(String),
@@ -87,6 +92,9 @@ pub enum Fault {
 /// How long a caller should wait when the queue or the gateway can't take its webhook.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// How long when a domain is still being looked up: longer than the look-up of a working resolver.
+const LOOK_UP_RETRY_AFTER: Duration = Duration::from_secs(2);
+
 impl Rejection {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
@@ -105,7 +113,9 @@ impl Rejection {
             Rejection::Payload(
                 PayloadError::ContentType(_) | PayloadError::Charset(_) | PayloadError::ContentEncoding(_),
             ) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Rejection::Overloaded | Rejection::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::CallerUndecided(_) | Rejection::Overloaded | Rejection::Queue(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Rejection::Bug => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -117,6 +127,7 @@ impl Rejection {
             Rejection::MethodNotAllowed => "method_not_allowed",
             Rejection::UntraceableClient(_) => "untraceable_client",
             Rejection::CallerNotAllowed(_) => "caller_not_allowed",
+            Rejection::CallerUndecided(_) => "caller_undecided",
             Rejection::UnknownIntegration(_) => "unknown_integration",
             Rejection::DisabledIntegration(_) => "disabled_integration",
             Rejection::RateLimited { .. } => "rate_limited",
@@ -141,6 +152,7 @@ impl Rejection {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::RateLimited { retry_after, .. } => Some(*retry_after),
+            Rejection::CallerUndecided(_) => Some(LOOK_UP_RETRY_AFTER),
             Rejection::Overloaded | Rejection::Queue(_) => Some(BUSY_RETRY_AFTER),
             Rejection::UnknownPath
             | Rejection::MethodNotAllowed
@@ -172,7 +184,7 @@ impl Rejection {
             | Rejection::BrokenBody(_)
             | Rejection::Unverified
             | Rejection::Payload(_) => Fault::Caller,
-            Rejection::Overloaded | Rejection::Queue(_) => Fault::Service,
+            Rejection::CallerUndecided(_) | Rejection::Overloaded | Rejection::Queue(_) => Fault::Service,
             Rejection::Bug => Fault::Bug,
         }
     }
@@ -188,15 +200,19 @@ impl Rejection {
         }
     }
 
-    /// Whether the connection ends with the answer: bytes of the body may still be on their way, or the caller has no
-    /// business here and shall not keep a place.
-    pub fn closes_connection(&self) -> bool {
+    /// Whether the caller has no business here, so that it shall keep no place among the connections.
+    pub fn turns_caller_away(&self) -> bool {
         matches!(
             self,
-            Rejection::UnknownPath
-                | Rejection::UntraceableClient(_)
-                | Rejection::CallerNotAllowed(_)
-                | Rejection::BodyTooLarge(_)
+            Rejection::UnknownPath | Rejection::UntraceableClient(_) | Rejection::CallerNotAllowed(_)
+        )
+    }
+
+    /// Whether bytes of the body may still be on their way, so that the connection can't be used again.
+    pub fn leaves_body_unread(&self) -> bool {
+        matches!(
+            self,
+            Rejection::BodyTooLarge(_)
                 | Rejection::BodyTooSlow(_)
                 | Rejection::BrokenBody(_)
                 | Rejection::Overloaded
@@ -208,6 +224,7 @@ impl Rejection {
     pub fn from_admission(refusal: admission::Refusal, id: &str, client: IpAddr) -> Rejection {
         match refusal {
             admission::Refusal::Caller => Rejection::CallerNotAllowed(client),
+            admission::Refusal::Undecided => Rejection::CallerUndecided(client),
             admission::Refusal::UnknownIntegration => Rejection::UnknownIntegration(id.to_owned()),
             admission::Refusal::Disabled => Rejection::DisabledIntegration(id.to_owned()),
             admission::Refusal::Rate(retry_after) => {

@@ -56,7 +56,8 @@ async fn serve(context: &Context, peer: SocketAddr, request: Request<Incoming>) 
         let ingesting = ingest(context, peer, request, &mut facts);
         catch_panic(context.metrics.track_request(ingesting)).await
     };
-    conclude(&context.metrics, &facts, &outcome)
+    let is_shared = context.trusted_proxies.contains(peer.ip());
+    conclude(&context.metrics, &facts, &outcome, is_shared)
 }
 
 /// The panic itself was logged by the panic hook, with its place in the code.
@@ -67,7 +68,12 @@ async fn catch_panic(
 }
 
 /// One outcome: one counter, one log line, one answer.
-fn conclude(metrics: &Metrics, facts: &Facts, outcome: &Result<Accepted, Rejection>) -> Answer {
+fn conclude(
+    metrics: &Metrics,
+    facts: &Facts,
+    outcome: &Result<Accepted, Rejection>,
+    is_shared: bool,
+) -> Answer {
     let elapsed = facts.started.elapsed();
     let (code, status) = match outcome {
         Ok(accepted) => ("accepted", accepted.status()),
@@ -75,7 +81,7 @@ fn conclude(metrics: &Metrics, facts: &Facts, outcome: &Result<Accepted, Rejecti
     };
     metrics.count_request(code, status.as_u16(), elapsed);
     log(facts, elapsed, code, status, outcome);
-    answer(outcome)
+    answer(outcome, is_shared)
 }
 
 fn log(
@@ -136,7 +142,7 @@ mod tests {
         let facts = Facts::new(([127, 0, 0, 1], 1).into());
 
         let outcome = catch_panic(metrics.track_request(async { panic!("a bug") })).await;
-        let answer = conclude(&metrics, &facts, &outcome);
+        let answer = conclude(&metrics, &facts, &outcome, false);
 
         assert_eq!(answer.status(), 500);
         let body = answer.into_body().collect().await.unwrap().to_bytes();

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -26,6 +26,73 @@ struct Outcome {
     status: u16,
 }
 
+/// What became of a query to the DNS resolver.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum QueryOutcome {
+    /// With records.
+    Answered,
+    /// NXDOMAIN, or no data.
+    Nothing,
+    /// Too long for UDP; asked again over TCP.
+    Truncated,
+    /// SERVFAIL or another error.
+    Failed,
+    /// No answer in time.
+    TimedOut,
+    /// Not sent: over the limit of queries or of look-ups in flight.
+    OverLimit,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Query {
+    outcome: QueryOutcome,
+}
+
+/// What the look-ups of domain entries count.
+#[derive(Clone, Debug, Default)]
+pub struct DnsMetrics {
+    queries: Family<Query, Counter>,
+    /// Addresses whose reverse DNS is cached.
+    pub verdicts: Gauge,
+    /// Addresses that are a listed domain's own.
+    pub addresses: Gauge,
+    /// Look-ups of a listed domain that failed.
+    pub refresh_failures: Counter,
+    /// Callers that were told to come again.
+    pub undecided: Counter,
+}
+
+impl DnsMetrics {
+    /// Counts one query.
+    pub fn count_query(&self, outcome: QueryOutcome) {
+        self.queries.get_or_create(&Query { outcome }).inc();
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register("dns_queries", "DNS queries by outcome", self.queries.clone());
+        registry.register(
+            "dns_cached_verdicts",
+            "Addresses whose reverse DNS is cached",
+            self.verdicts.clone(),
+        );
+        registry.register(
+            "domain_addresses",
+            "Addresses that are a listed domain's own",
+            self.addresses.clone(),
+        );
+        registry.register(
+            "domain_refresh_failures",
+            "Look-ups of a listed domain's addresses that failed",
+            self.refresh_failures.clone(),
+        );
+        registry.register(
+            "callers_undecided",
+            "Callers whose domain couldn't be looked up in time",
+            self.undecided.clone(),
+        );
+    }
+}
+
 /// The metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -39,6 +106,8 @@ pub struct Metrics {
     queue_up: Gauge,
     /// The public plane's connections.
     pub connections: ConnectionMetrics,
+    /// The look-ups of domain entries.
+    pub dns: DnsMetrics,
 }
 
 /// What a listener counts.
@@ -87,6 +156,7 @@ impl Default for Metrics {
             in_flight_bytes: Gauge::default(),
             queue_up: Gauge::default(),
             connections: ConnectionMetrics::default(),
+            dns: DnsMetrics::default(),
             registry: Registry::default(),
         };
         let build = Info::new([("version", crate::VERSION), ("commit", crate::COMMIT)]);
@@ -127,6 +197,7 @@ impl Default for Metrics {
             "Failures to accept a connection",
             connections.accept_errors.clone(),
         );
+        metrics.dns.register(&mut registry);
         Metrics { registry, ..metrics }
     }
 }

@@ -26,7 +26,7 @@ async fn check_prints_every_problem_and_exits_78() {
     assert_eq!(code, Some(78));
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(report["ok"], false);
-    assert_eq!(report["problems"].as_array().unwrap().len(), 7);
+    assert_eq!(report["problems"].as_array().unwrap().len(), 6);
     assert!(!stdout.contains("hunter2"));
 
     let (code, _, stderr) = run(&[], &settings).await;

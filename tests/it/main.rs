@@ -5,6 +5,7 @@
 mod answers;
 mod command_line;
 mod connections;
+mod domains;
 mod drain;
 mod embedded;
 mod failing_disk;

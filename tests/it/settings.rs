@@ -32,7 +32,7 @@ fn every_bad_value_is_named_with_a_hint() {
         ("RETRIEVE_LOG_FORMAT", "xml"),
         ("RETRIEVE_ADMIN_TOKEN", "a"),
         ("RETRIEVE_ADMIN_TOKEN_FILE", "/nowhere"),
-        ("RETRIEVE_DNS", "127.0.0.1:53"),
+        ("RETRIEVE_DNS", "localhost:53"),
         ("RETRIEVE_LISTEM", "0.0.0.0:80"),
         ("RETRIEVE_LISTEN_FILE", "/x"),
         ("RETRIEVE_GATEWAY_SERVICE_HOST", "10.0.0.1"),

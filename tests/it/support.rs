@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod client;
+pub mod fake_dns;
 pub mod gateway;
 pub mod process;
 pub mod redis_server;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use retrieve_gateway::config::env;
+use retrieve_gateway::config::{Config, env};
 use retrieve_gateway::gateway::Gateway;
 use retrieve_gateway::shutdown::Shutdown;
 use tempfile::TempDir;
@@ -37,10 +37,17 @@ pub fn settings(folder: &TempDir, more: &[(&str, &str)]) -> BTreeMap<String, Str
 
 impl TestGateway {
     pub async fn start(more: &[(&str, &str)]) -> TestGateway {
+        TestGateway::start_with(more, |_| {}).await
+    }
+
+    /// Starts with limits changed that no setting changes.
+    pub async fn start_with(more: &[(&str, &str)], change: impl FnOnce(&mut Config)) -> TestGateway {
         let folder = TempDir::new().unwrap();
         let settings = settings(&folder, more);
         let (config, problems) = env::read(&settings);
-        let gateway = Gateway::start(config.unwrap_or_else(|| panic!("{problems}"))).await.unwrap();
+        let mut config = config.unwrap_or_else(|| panic!("{problems}"));
+        change(&mut config);
+        let gateway = Gateway::start(config).await.unwrap();
         let (address, admin) = (gateway.address().unwrap(), gateway.admin_address().unwrap());
         tokio::spawn(gateway.run(Shutdown::default()));
         eventually("the private plane answers", || async {
@@ -52,13 +59,22 @@ impl TestGateway {
 
     /// Starts with an `integrations.toml` of that text.
     pub async fn with_integrations(toml: &str, more: &[(&str, &str)]) -> TestGateway {
+        TestGateway::with_integrations_and(toml, more, |_| {}).await
+    }
+
+    /// The same with limits changed that no setting changes.
+    pub async fn with_integrations_and(
+        toml: &str,
+        more: &[(&str, &str)],
+        change: impl FnOnce(&mut Config),
+    ) -> TestGateway {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("integrations.toml");
         std::fs::write(&path, toml).unwrap();
         let path = path.display().to_string();
         let mut all = vec![("RETRIEVE_INTEGRATIONS_FILE", path.as_str())];
         all.extend_from_slice(more);
-        TestGateway::start(&all).await
+        TestGateway::start_with(&all, change).await
     }
 
     pub async fn post_json(&self, body: impl AsRef<[u8]>) -> Answer {

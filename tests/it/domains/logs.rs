@@ -1,0 +1,55 @@
+//! The log says when a domain can't be resolved, when it recovers, and when its addresses change.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::{quick, start};
+use crate::support::eventually;
+use crate::support::fake_dns::{FakeDns, Reply, SERVFAIL};
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+// On one thread, so that the subscriber of this thread sees all of the gateway's lines and no other test's.
+#[tokio::test]
+async fn a_domains_failure_recovery_and_change_are_logged_once() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let said = |text: &str| {
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        lines.lines().filter(|line| line.contains(text) && line.contains("shop.example")).count()
+    };
+    let until = async |text: &str| {
+        eventually(text, || async { (said(text) > 0).then_some(()) }).await;
+    };
+    let dns = FakeDns::start().await;
+    dns.only(Reply::Code(SERVFAIL));
+    let gateway = start(&dns, "shop.example", quick).await;
+    until("the domain can't be resolved").await;
+    dns.host("shop.example", &["203.0.113.5"], 0);
+    until("the domain can be resolved again").await;
+    dns.host("shop.example", &["203.0.113.6"], 0);
+    until("the domain's addresses changed").await;
+    dns.host("shop.example", &[], 0);
+    until("the domain has no address any more").await;
+    let asked = dns.asked().len();
+    eventually("it was asked for often", || async { (dns.asked().len() > asked + 20).then_some(()) }).await;
+    for line in ["can't be resolved", "can be resolved again", "addresses changed", "has no address any more"]
+    {
+        assert_eq!(said(line), 1, "{line}");
+    }
+    drop(gateway);
+}
