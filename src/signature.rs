@@ -107,8 +107,8 @@ enum Kind {
 /// A secret that can't be used: its index among the secrets, and why. No index if there is none at all.
 pub type SecretError = (Option<usize>, SecretProblem);
 
-/// A body that has passed its integration's verifier; only [`Verifier::verify`] makes one.
-#[derive(Clone, Debug)]
+/// A body that has passed its integration's verifier; only [`Verifier::verify`] makes one. `Debug` shows its length.
+#[derive(Clone)]
 pub struct Verified {
     body: Bytes,
     proof: Option<Proof>,
@@ -319,6 +319,13 @@ impl Building<'_> {
         let mut unread = unread.peekable();
         let none = if unread.peek().is_some() { None } else { none };
         unread.chain(none)
+    }
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verified { body, proof } = self;
+        formatter.debug_struct("Verified").field("bytes", &body.len()).field("proof", proof).finish()
     }
 }
 
