@@ -22,7 +22,7 @@ use crate::admission;
 use crate::admission::networks::NetworkTable;
 use crate::app::Apps;
 use crate::ingest::answer::Accepted;
-use crate::ingest::body::{Bounds, receive};
+use crate::ingest::body::{Bounds, ReceivedBody, receive};
 use crate::ingest::client_address::client_address;
 use crate::ingest::rejection::Rejection;
 use crate::ingest::route::Route;
@@ -30,6 +30,7 @@ use crate::ingest::service::Facts;
 use crate::job::{Job, Parts};
 use crate::memory::MemoryBudget;
 use crate::payload::{Payload, PayloadError};
+use crate::signature::SignedRequest;
 use crate::telemetry::metrics::Metrics;
 
 /// What the path needs besides the request.
@@ -72,10 +73,17 @@ pub async fn ingest(
         .map_err(|refusal| Rejection::from_admission(refusal, route.integration, client.0))?;
 
     let bounds = Bounds { limit_bytes: caller.integration().body_limit_bytes, timeout: context.body_timeout };
-    let received = receive(body, bounds, &context.memory).await?;
-    facts.body_bytes = received.bytes.len();
+    let ReceivedBody { bytes, mut reservation } = receive(body, bounds, &context.memory).await?;
+    facts.body_bytes = bytes.len();
 
-    let verified = caller.integration().verifier.verify(&request.headers, received.bytes)?;
+    let verified = caller.integration().verifier.verify(&SignedRequest {
+        method: &request.method,
+        uri: &request.uri,
+        headers: &request.headers,
+        body: &bytes,
+        now: facts.received_at,
+        public_url: None,
+    })?;
     let job = off_the_loop(facts.body_bytes, || {
         let options = &caller.integration().payload;
         let payload = Payload::decode(&verified, &request.headers, route.is_xml, options)?;
@@ -91,10 +99,9 @@ pub async fn ingest(
             payload: &payload,
         }))
     })?;
-    drop(verified);
+    drop((verified, bytes));
 
     // From here on it is the job's document that holds memory, and its headers make it larger than the body.
-    let mut reservation = received.reservation;
     let growth = job.document.len().saturating_sub(facts.body_bytes);
     context.memory.extend(&mut reservation, growth).map_err(|_| Rejection::Overloaded)?;
     let appending = Instant::now();

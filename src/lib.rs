@@ -35,6 +35,7 @@ pub mod payload;
 pub mod queue;
 pub mod shutdown;
 pub mod signature;
+pub mod source;
 pub mod telemetry;
 
 /// This gateway's version.
