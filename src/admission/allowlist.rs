@@ -229,6 +229,36 @@ mod tests {
     }
 
     #[test]
+    fn no_other_form_of_an_address_passes_the_list() {
+        let mut list = Allowlist::default();
+        for entry in ["203.0.113.5", "::ffff:192.0.2.0/120", "64:ff9b::/96", "2001:db8::5"] {
+            list.add(Entry::parse(entry).unwrap(), entry);
+        }
+        for (address, expect) in [
+            ("::ffff:203.0.113.5", Some("203.0.113.5")),
+            ("::ffff:cb00:7105", Some("203.0.113.5")),
+            ("0:0:0:0:0:ffff:cb00:7105", Some("203.0.113.5")),
+            ("::203.0.113.5", None),
+            ("::ffff:0:203.0.113.5", None),
+            ("2002:cb00:7105::", None),
+            // A list that was written in the mapped form is a list of IPv4.
+            ("192.0.2.77", Some("::ffff:192.0.2.0/120")),
+            ("::ffff:192.0.2.77", Some("::ffff:192.0.2.0/120")),
+            ("192.0.3.0", None),
+            // Listing the translator's prefix admits what it translates, and no IPv4 address itself.
+            ("64:ff9b::203.0.113.6", Some("64:ff9b::/96")),
+            ("203.0.113.6", None),
+            ("2001:db8::5", Some("2001:db8::5")),
+            ("2001:db8::5:0", None),
+            ("::", None),
+            ("0.0.0.0", None),
+        ] {
+            let rule = list.rule_for(address.parse().unwrap());
+            assert_eq!(rule.map(|rule| rule.entry.as_str()), expect, "{address}");
+        }
+    }
+
+    #[test]
     fn the_default_is_loopback_and_a_star_is_everyone() {
         let loopback = Allowlist::loopback();
         assert!(loopback.rule_for("127.255.0.1".parse().unwrap()).is_some());
