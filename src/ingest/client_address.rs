@@ -125,15 +125,21 @@ fn lines<'a>(headers: &'a HeaderMap, name: &str) -> Vec<Cow<'a, str>> {
     headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
 }
 
-/// RFC 9110 (section 5.6.1) lets a list have empty elements; they name no hop. But an empty element at the begin of a
-/// line is where nginx ends its walk, while the list goes on in the line before: the two would find different clients,
-/// so such an element is a hop that is no address, unless nothing stands left of it.
+/// RFC 9110 (section 5.6.1) lets a list have empty elements; they name no hop. But where a line begins with one, nginx
+/// ends its walk, while the list goes on in the line before: the two would find different clients. So such an element
+/// is a hop that is no address, unless nothing stands left of it. For the same reason a comma that begins a line and
+/// touches a hop is part of that hop.
 fn x_forwarded_for_hops<'a>(lines: &'a [Cow<'a, str>]) -> Vec<Cow<'a, str>> {
     let mut hops: Vec<Cow<'a, str>> = Vec::new();
-    for line in lines {
-        let elements = line.split(',').map(|element| element.trim_matches(' ')).enumerate();
-        let named = elements.filter(|(index, element)| *index == 0 || !element.is_empty());
-        hops.extend(named.map(|(_, element)| Cow::Borrowed(element)));
+    for line in lines.iter().map(|line| line.trim_matches(' ')) {
+        let touches =
+            line.strip_prefix(',').is_some_and(|rest| !rest.is_empty() && !rest.starts_with([' ', ',']));
+        let from = usize::from(touches);
+        let first_end = line[from..].find(',').map_or(line.len(), |index| from + index);
+        let (first, rest) = line.split_at(first_end);
+        hops.push(Cow::Borrowed(first.trim_matches(' ')));
+        let named = rest.split(',').map(|element| element.trim_matches(' ')).filter(|hop| !hop.is_empty());
+        hops.extend(named.map(Cow::Borrowed));
     }
     let first = hops.iter().position(|hop| !hop.is_empty()).unwrap_or(hops.len());
     hops.drain(..first);

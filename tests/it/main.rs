@@ -10,6 +10,7 @@ mod embedded;
 mod failing_disk;
 mod http;
 mod jobs;
+mod nginx;
 mod private_plane;
 mod redis;
 mod settings;

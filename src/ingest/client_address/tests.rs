@@ -101,6 +101,7 @@ fn x_forwarded_for_is_read_from_the_right_through_trusted_hops() {
         (&["203.0.113.5", ""], ""),
         (&["203.0.113.5", " , "], ""),
         (&["203.0.113.5", ", 10.0.0.2"], ""),
+        (&[",203.0.113.5, 10.0.0.2"], ",203.0.113.5"),
     ] {
         let headers: Vec<_> = lines.iter().map(|line| (XFF, *line)).collect();
         assert_eq!(find("10.0.0.1", &headers), no_address(XFF, token), "{lines:?}");
