@@ -1,7 +1,7 @@
 //! Who may call what: the app's allowlist, then the integration, then the integration's own policy.
 //!
 //! The order keeps ids secret: a caller that no rule admits gets the same refusal whether or not the integration
-//! exists.
+//! exists. Not so while the allowlists only report: then everyone is admitted, and learns what doesn't exist.
 
 pub mod allowlist;
 pub mod networks;
@@ -10,7 +10,7 @@ pub mod rate;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::admission::allowlist::Rule;
+use crate::admission::allowlist::{Proof, Rule};
 use crate::app::App;
 use crate::integration::Integration;
 
@@ -33,6 +33,19 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// What the allowlists are for: `RETRIEVE_ALLOWED_LIST_MODE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListMode {
+    /// A caller that no list admits is refused.
+    #[default]
+    Enforce,
+    /// It is let in and counted, to find the right list before it is enforced. Every other check stays.
+    Report,
+}
+
+/// What admits a caller that no list holds: no entry, and no proof of anything.
+static REPORTED: Rule = Rule { proof: Proof::Report, entry: String::new() };
+
 /// Why a caller was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -52,10 +65,11 @@ pub enum Refusal {
 /// The first rule that refuses it, in the contract's order.
 pub fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) -> Result<Caller<'a>, Refusal> {
     let integration = app.integrations.get(id);
-    let rule = match (app.allowlist.rule_for(address), integration) {
-        (Some(rule), _) => rule,
-        (None, Some(integration)) => integration.allowlist.rule_for(address).ok_or(Refusal::Caller)?,
-        (None, None) => return Err(Refusal::Caller),
+    let own_rule = || integration.and_then(|integration| integration.allowlist.rule_for(address));
+    let rule = match app.allowlist.rule_for(address).or_else(own_rule) {
+        Some(rule) => rule,
+        None if app.list_mode == ListMode::Report => &REPORTED,
+        None => return Err(Refusal::Caller),
     };
     let integration = integration.ok_or(Refusal::UnknownIntegration)?;
     if !integration.enabled {

@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 
+use crate::admission::ListMode;
 use crate::admission::allowlist::Allowlist;
 use crate::integration::Integrations;
 use crate::queue::Queue;
@@ -13,6 +14,8 @@ pub struct App {
     pub name: String,
     /// `RETRIEVE_ALLOWED_LIST`.
     pub allowlist: Allowlist,
+    /// `RETRIEVE_ALLOWED_LIST_MODE`.
+    pub list_mode: ListMode,
     /// What its URLs accept.
     pub integrations: Integrations,
     /// Where its jobs go.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::admission::ListMode;
 use crate::admission::allowlist::Allowlist;
 use crate::admission::networks::NetworkTable;
 use crate::ingest::listener::ConnectionLimits;
@@ -65,8 +66,12 @@ pub struct Config {
     pub allowlist: Allowlist,
     /// Whether the allowlist was set at all.
     pub allowlist_is_default: bool,
+    /// `RETRIEVE_ALLOWED_LIST_MODE`.
+    pub list_mode: ListMode,
     /// `RETRIEVE_TRUSTED_PROXIES`.
     pub trusted_proxies: NetworkTable<()>,
+    /// `RETRIEVE_PROXY_PROTOCOL`: whether trusted proxies have to send a PROXY header.
+    pub proxy_protocol: bool,
     /// `RETRIEVE_INTEGRATIONS` and `RETRIEVE_INTEGRATIONS_FILE`.
     pub integrations: Integrations,
     /// `RETRIEVE_QUEUE`.

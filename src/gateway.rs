@@ -14,6 +14,7 @@ use crate::admin::{self, AdminState};
 use crate::app::{App, Apps};
 use crate::config::{Backend, Config};
 use crate::ingest::listener::{ConnectionLimits, Stop, serve};
+use crate::ingest::proxy_protocol::ProxyProtocol;
 use crate::ingest::service::public_service;
 use crate::ingest::{Context, listener};
 use crate::memory::MemoryBudget;
@@ -35,6 +36,7 @@ pub struct Gateway {
     public: TcpListener,
     private: TcpListener,
     limits: ConnectionLimits,
+    proxy_protocol: Option<ProxyProtocol>,
     drain_delay: Duration,
     drain_timeout: Duration,
     state: AdminState,
@@ -93,8 +95,17 @@ impl Gateway {
         let private = bind("RETRIEVE_ADMIN_LISTEN", config.admin_listen).await?;
         let mut workers = Workers::default();
         start_writer(writer, &mut workers).map_err(StartError::Thread)?;
-        let app =
-            App { name: config.app, allowlist: config.allowlist, integrations: config.integrations, queue };
+        let app = App {
+            name: config.app,
+            allowlist: config.allowlist,
+            list_mode: config.list_mode,
+            integrations: config.integrations,
+            queue,
+        };
+        let proxy_protocol = config.proxy_protocol.then(|| ProxyProtocol {
+            trusted: Arc::new(config.trusted_proxies.clone()),
+            timeout: config.connections.header_timeout,
+        });
         let context = Context {
             apps: Apps::one(app),
             trusted_proxies: config.trusted_proxies,
@@ -107,6 +118,7 @@ impl Gateway {
             public,
             private,
             limits: config.connections,
+            proxy_protocol,
             drain_delay: config.drain_delay,
             drain_timeout: config.drain_timeout,
             state: AdminState {
@@ -140,7 +152,16 @@ impl Gateway {
     /// # Errors
     /// It stopped otherwise than asked.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), RunError> {
-        let Gateway { public, private, limits, drain_delay, drain_timeout, state, mut workers } = self;
+        let Gateway {
+            public,
+            private,
+            limits,
+            proxy_protocol,
+            drain_delay,
+            drain_timeout,
+            state,
+            mut workers,
+        } = self;
         let (public_stop, private_stop) = (Stop::default(), Stop::default());
         let mut private_plane = Workers::default();
         if let Err(error) = start_private_plane(private, &state, limits, &private_stop, &mut private_plane) {
@@ -150,7 +171,7 @@ impl Gateway {
         let context = Arc::clone(&state.context);
         let metrics = context.metrics.connections.clone();
         let make = move |peer| public_service(Arc::clone(&context), peer);
-        let serving = tokio::spawn(serve(public, limits, metrics, public_stop.clone(), make));
+        let serving = tokio::spawn(serve(public, limits, proxy_protocol, metrics, public_stop.clone(), make));
         state.readiness.set_listening(true);
 
         let ended_early = tokio::select! {
@@ -230,7 +251,7 @@ fn start_private_plane(
                 Err(error) => return error!(%error, "the private plane can't listen"),
             };
             let make = move |peer| admin::private_service(router.clone(), peer);
-            listener::serve(listener, limits, ConnectionMetrics::default(), stop, make).await;
+            listener::serve(listener, limits, None, ConnectionMetrics::default(), stop, make).await;
         });
     })
 }

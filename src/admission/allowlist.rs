@@ -106,6 +106,8 @@ pub enum Proof {
     Address,
     /// The address lies in a listed network.
     Network,
+    /// Not at all: the lists only report, and none of them holds the caller.
+    Report,
 }
 
 impl Proof {
@@ -115,6 +117,7 @@ impl Proof {
             Proof::Any => "any",
             Proof::Address => "address",
             Proof::Network => "network",
+            Proof::Report => "report",
         }
     }
 }

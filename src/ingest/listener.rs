@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::proxy_protocol::{Identified, ProxyProtocol};
 use super::wire::{Phase, Timeouts, Wire, linger};
 use crate::telemetry::metrics::{ConnectionGuard, ConnectionMetrics};
 
@@ -56,13 +58,14 @@ const MAX_REFUSALS: usize = 64;
 /// Read and write buffers of a connection grow to this at the most.
 const BUFFER_LIMIT_BYTES: usize = 64 << 10;
 
-/// Serves a plane until it has drained: `make` gives a service for each connection.
+/// Serves a plane until it has drained: `make` gives a service for each connection, by the address that it comes from.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: ConnectionLimits,
+    proxy_protocol: Option<ProxyProtocol>,
     metrics: ConnectionMetrics,
     stop: Stop,
-    make: impl Fn(SocketAddr) -> S,
+    make: impl Fn(SocketAddr) -> S + Clone + Send + Sync + 'static,
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -76,7 +79,12 @@ pub async fn serve<S, B>(
             Ok((stream, peer)) => match Arc::clone(&slots).try_acquire_owned() {
                 Ok(slot) => {
                     let open = (slot, metrics.open());
-                    let serving = serve_connection(stream, limits, make(peer), stop.drain.clone(), open);
+                    let identifying = identify(stream, peer, proxy_protocol.clone(), metrics.clone());
+                    let (make, drain) = (make.clone(), stop.drain.clone());
+                    let serving = async move {
+                        let Some((stream, Identified { peer, unread })) = identifying.await else { return };
+                        serve_connection((stream, unread), limits, make(peer), drain, open).await;
+                    };
                     let abort = stop.abort.clone();
                     connections.spawn(async move { abort.run_until_cancelled(serving).await });
                 }
@@ -111,8 +119,21 @@ async fn refuse_connection(mut stream: TcpStream, _permit: OwnedSemaphorePermit)
     }
 }
 
+async fn identify(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    proxy_protocol: Option<ProxyProtocol>,
+    metrics: ConnectionMetrics,
+) -> Option<(TcpStream, Identified)> {
+    let identified = match proxy_protocol {
+        Some(proxy_protocol) => proxy_protocol.identify(&mut stream, peer, &metrics).await?,
+        None => Identified { peer, unread: Bytes::new() },
+    };
+    Some((stream, identified))
+}
+
 async fn serve_connection<S, B>(
-    stream: TcpStream,
+    (stream, unread): (TcpStream, Bytes),
     limits: ConnectionLimits,
     service: S,
     drain: CancellationToken,
@@ -129,7 +150,7 @@ async fn serve_connection<S, B>(
     let phase = Arc::new(Phase::default());
     let timeouts =
         Timeouts { head: limits.header_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
-    let mut wire = Wire::new(stream, Arc::clone(&phase), timeouts);
+    let mut wire = Wire::new(stream, unread, Arc::clone(&phase), timeouts);
     let service = TowerToHyperService::new(service);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         phase.begin_exchange();

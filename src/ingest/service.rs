@@ -32,6 +32,8 @@ pub struct Facts {
     pub client: IpAddr,
     /// The integration that the path names.
     pub integration: Option<String>,
+    /// No allowlist holds the client; it was let in because the lists only report.
+    pub on_no_list: bool,
     /// How long the body is.
     pub body_bytes: usize,
 }
@@ -76,6 +78,10 @@ fn record(context: &Context, facts: &Facts, outcome: &Result<Accepted, Rejection
     let bytes = facts.body_bytes;
     let status = status.as_u16();
     let micros = elapsed.as_micros();
+    if facts.on_no_list {
+        context.metrics.allowlist_reported.inc();
+        warn!(%id, %client, integration, "would be refused: the client is on no allowlist");
+    }
     let Err(rejection) = outcome else {
         info!(%id, %client, integration, bytes, status, micros, "accepted");
         return;

@@ -26,6 +26,11 @@ struct Outcome {
     status: u16,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
 /// The metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -37,6 +42,8 @@ pub struct Metrics {
     in_flight: Gauge,
     in_flight_bytes: Gauge<u64, AtomicU64>,
     queue_up: Gauge,
+    /// Requests let in because the allowlists only report.
+    pub allowlist_reported: Counter,
     /// The public plane's connections.
     pub connections: ConnectionMetrics,
 }
@@ -50,6 +57,7 @@ pub struct ConnectionMetrics {
     pub refused: Counter,
     /// Failures to accept.
     pub accept_errors: Counter,
+    proxy_headers_refused: Family<Reason, Counter>,
 }
 
 /// Counts one open connection until it is dropped.
@@ -62,6 +70,11 @@ impl ConnectionMetrics {
         self.accepted.inc();
         self.open.inc();
         ConnectionGuard(self.open.clone())
+    }
+
+    /// Counts a connection of a trusted proxy that was closed for its PROXY header.
+    pub fn count_proxy_header(&self, reason: &'static str) {
+        self.proxy_headers_refused.get_or_create(&Reason { reason }).inc();
     }
 }
 
@@ -82,6 +95,7 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             in_flight_bytes: Gauge::default(),
             queue_up: Gauge::default(),
+            allowlist_reported: Counter::default(),
             connections: ConnectionMetrics::default(),
             registry: Registry::default(),
         };
@@ -108,6 +122,11 @@ impl Default for Metrics {
             metrics.in_flight_bytes.clone(),
         );
         registry.register("queue_up", "1 while the queue takes jobs", metrics.queue_up.clone());
+        registry.register(
+            "allowlist_reported",
+            "Requests let in by nothing but RETRIEVE_ALLOWED_LIST_MODE=report",
+            metrics.allowlist_reported.clone(),
+        );
         let connections = &metrics.connections;
         registry.register("connections_open", "Open connections", connections.open.clone());
         registry.register("connections_accepted", "Accepted connections", connections.accepted.clone());
@@ -116,6 +135,11 @@ impl Default for Metrics {
             "accept_errors",
             "Failures to accept a connection",
             connections.accept_errors.clone(),
+        );
+        registry.register(
+            "proxy_headers_refused",
+            "Connections of trusted proxies closed for their PROXY header",
+            connections.proxy_headers_refused.clone(),
         );
         Metrics { registry, ..metrics }
     }
