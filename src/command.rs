@@ -22,9 +22,9 @@ pub const EXIT_CONFIG: u8 = 78;
 ///
 /// Try it:
 ///
-///   retrieve-gateway
-///   curl -d '{"id":1}' -H 'content-type: application/json' localhost:8080/integration/demo
-///   retrieve-gateway tail
+///   RETRIEVE_INTEGRATIONS=hello retrieve-gateway
+///   curl -d '{"id":1}' -H 'content-type: application/json' http://127.0.0.1:8080/integration/hello
+///   retrieve-gateway tail --from start
 #[derive(Debug, Parser)]
 #[command(name = "retrieve-gateway", version = crate::VERSION, verbatim_doc_comment, after_help = settings_help())]
 pub struct CommandLine {

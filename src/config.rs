@@ -106,13 +106,15 @@ pub enum Backend {
 /// the store.
 const MEMORY_FACTOR: usize = 10;
 
-/// What a connection takes besides bodies: buffers and its tasks.
-const CONNECTION_BYTES: usize = 24 << 10;
+/// What a connection takes besides bodies and its head: buffers and its task.
+const CONNECTION_BYTES: usize = 28 << 10;
 
 impl Config {
     /// The most memory that connections and bodies in flight can take together, in bytes.
     pub fn memory_bound_bytes(&self) -> usize {
-        let connection = CONNECTION_BYTES + self.connections.header_limit_bytes;
-        self.connections.max_connections * connection + self.in_flight_limit_bytes * MEMORY_FACTOR
+        // A head is held as it was read and as it was parsed.
+        let connection = CONNECTION_BYTES + 2 * self.connections.header_limit_bytes;
+        let connections = self.connections.max_connections.saturating_mul(connection);
+        connections.saturating_add(self.in_flight_limit_bytes.saturating_mul(MEMORY_FACTOR))
     }
 }

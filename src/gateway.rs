@@ -25,7 +25,7 @@ use crate::shutdown::{Shutdown, Workers};
 use crate::telemetry::metrics::{ConnectionMetrics, Metrics};
 
 /// Connections of the private plane: probes, a scraper, some tails.
-const PRIVATE_MAX_CONNECTIONS: usize = 64;
+const PRIVATE_MAX_CONNECTIONS: usize = 32;
 
 /// How long workers and the private plane may take to end once nothing is left to do for them.
 const LAST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -170,13 +170,18 @@ impl Gateway {
         }
         let context = Arc::clone(&state.context);
         let metrics = context.metrics.connections.clone();
+        let proxies = Arc::clone(&state.context);
+        let is_shared = move |peer| proxies.trusted_proxies.contains(peer);
         let make = move |peer| public_service(Arc::clone(&context), peer);
-        let serving = tokio::spawn(serve(public, limits, proxy_protocol, metrics, public_stop.clone(), make));
+        let mut public_plane = Workers::default();
+        let serving = serve(public, limits, proxy_protocol, metrics, public_stop.clone(), is_shared, make);
+        public_plane.spawn_task("public-plane", serving);
         state.readiness.set_listening(true);
 
         let ended_early = tokio::select! {
             () = shutdown.requested.cancelled() => None,
             name = workers.first_to_end() => Some(name),
+            name = public_plane.first_to_end() => Some(name),
             name = private_plane.first_to_end() => Some(name),
         };
         state.readiness.set_listening(false);
@@ -187,7 +192,7 @@ impl Gateway {
         if ended_early.is_none() {
             let _ = tokio::time::timeout(drain_delay, shutdown.aborted.cancelled()).await;
         }
-        let drained = drain(serving, &public_stop, drain_timeout, &shutdown).await;
+        let drained = drain(&mut public_plane, &public_stop, drain_timeout, &shutdown).await;
         state.context.apps.iter().for_each(|app| app.queue.close());
         let settled = end(&mut workers, "queue").await;
         private_stop.drain.cancel();
@@ -239,7 +244,11 @@ fn start_private_plane(
     stop: &Stop,
     workers: &mut Workers,
 ) -> io::Result<()> {
-    let limits = ConnectionLimits { max_connections: PRIVATE_MAX_CONNECTIONS, ..limits };
+    let limits = ConnectionLimits {
+        max_connections: PRIVATE_MAX_CONNECTIONS,
+        max_per_address: PRIVATE_MAX_CONNECTIONS,
+        ..limits
+    };
     let router = admin::router(state.clone());
     let stop = stop.clone();
     let listener = listener.into_std()?;
@@ -251,22 +260,19 @@ fn start_private_plane(
                 Err(error) => return error!(%error, "the private plane can't listen"),
             };
             let make = move |peer| admin::private_service(router.clone(), peer);
-            listener::serve(listener, limits, None, ConnectionMetrics::default(), stop, make).await;
+            let metrics = ConnectionMetrics::default();
+            listener::serve(listener, limits, None, metrics, stop, |_| false, make).await;
         });
     })
 }
 
 /// Drains the public plane. False if connections had to be dropped.
-async fn drain(
-    mut serving: tokio::task::JoinHandle<()>,
-    stop: &Stop,
-    timeout: Duration,
-    shutdown: &Shutdown,
-) -> bool {
+async fn drain(public_plane: &mut Workers, stop: &Stop, timeout: Duration, shutdown: &Shutdown) -> bool {
     let started = Instant::now();
     stop.drain.cancel();
     let in_time = tokio::select! {
-        _ = &mut serving => true,
+        biased;
+        () = public_plane.all_to_end() => true,
         () = tokio::time::sleep(timeout) => false,
         () = shutdown.aborted.cancelled() => false,
     };
@@ -275,7 +281,7 @@ async fn drain(
     } else {
         warn!("dropping the connections that are left");
         stop.abort.cancel();
-        let _ = tokio::time::timeout(LAST_TIMEOUT, serving).await;
+        end(public_plane, "public plane").await;
     }
     in_time
 }

@@ -31,8 +31,7 @@ use crate::ingest::route::Route;
 use crate::ingest::service::Facts;
 use crate::job::{Job, Parts};
 use crate::memory::MemoryBudget;
-use crate::payload::{Payload, PayloadOptions};
-use crate::signature::Verified;
+use crate::payload::{Payload, PayloadError};
 use crate::telemetry::metrics::Metrics;
 
 /// What the path needs besides the request.
@@ -44,7 +43,7 @@ pub struct Context {
     pub trusted_proxies: NetworkTable<()>,
     /// The longest time for a body.
     pub body_timeout: Duration,
-    /// How long after the body's end the queue may take to confirm the job.
+    /// How long the queue may take to confirm a job.
     pub queue_timeout: Duration,
     /// The bytes that bodies in flight may hold.
     pub memory: MemoryBudget,
@@ -76,53 +75,41 @@ pub async fn ingest(
 
     let bounds = Bounds { limit_bytes: caller.integration().body_limit_bytes, timeout: context.body_timeout };
     let received = receive(body, bounds, &context.memory).await?;
-    let deadline = Instant::now() + context.queue_timeout;
     facts.body_bytes = received.bytes.len();
 
     let verified = caller.integration().verifier.verify(&request.headers, received.bytes)?;
-    let payload = decode(verified.clone(), &request, route.is_xml, &caller.integration().payload).await?;
+    let job = off_the_loop(facts.body_bytes, || {
+        let options = &caller.integration().payload;
+        let payload = Payload::decode(&verified, &request.headers, route.is_xml, options)?;
+        Ok::<_, PayloadError>(Job::encode(&Parts {
+            id: facts.id,
+            app: &app.name,
+            integration: route.integration,
+            received_at: facts.received_at,
+            client: client.0,
+            rule: caller.rule(),
+            verified: verified.signed(),
+            request: &request,
+            payload: &payload,
+        }))
+    })?;
+    drop(verified);
 
-    let job = Job::encode(&Parts {
-        id: facts.id,
-        app: &app.name,
-        integration: route.integration,
-        received_at: facts.received_at,
-        client: client.0,
-        rule: caller.rule(),
-        verified: verified.signed(),
-        request: &request,
-        payload: &payload,
-    });
-    drop((payload, verified));
-
+    // From here on it is the job's document that holds memory, and its headers make it larger than the body.
+    let mut reservation = received.reservation;
+    let growth = job.document.len().saturating_sub(facts.body_bytes);
+    context.memory.extend(&mut reservation, growth).map_err(|_| Rejection::Overloaded)?;
     let appending = Instant::now();
-    let receipt = app.queue.append(job, received.reservation, deadline).await;
+    let receipt = app.queue.append(job, reservation, context.queue_timeout).await;
     context.metrics.queue_seconds.observe(appending.elapsed().as_secs_f64());
     Ok(Accepted { receipt: receipt? })
 }
 
-/// From this size on, decoding leaves the thread that other connections wait for.
+/// Work on a body from this size on is done where no other connection waits for the thread.
 const LONG_BODY_BYTES: usize = 256 << 10;
 
-async fn decode(
-    body: Verified,
-    request: &http::request::Parts,
-    is_xml: bool,
-    options: &PayloadOptions,
-) -> Result<Payload, Rejection> {
-    if body.body().len() < LONG_BODY_BYTES {
-        return Ok(Payload::decode(&body, &request.headers, is_xml, options)?);
-    }
-    let (headers, options) = (request.headers.clone(), options.clone());
-    let decoding = tokio::task::spawn_blocking(move || Payload::decode(&body, &headers, is_xml, &options));
-    match decoding.await {
-        Ok(payload) => Ok(payload?),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down.
-            Err(_) => Err(Rejection::Overloaded),
-        },
-    }
+fn off_the_loop<T>(body_bytes: usize, work: impl FnOnce() -> T) -> T {
+    if body_bytes < LONG_BODY_BYTES { work() } else { tokio::task::block_in_place(work) }
 }
 
 impl Facts {

@@ -126,13 +126,26 @@ fn write_data(out: &mut Vec<u8>, payload: &Payload) {
 
 /// Headers that carry a credential or a signature stay out of the job: whoever reads the stream could use them.
 fn is_secret(name: &HeaderName) -> bool {
-    const SECRET: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
-    const SECRET_PARTS: [&str; 7] =
-        ["signature", "hmac", "secret", "password", "api-key", "apikey", "auth-token"];
+    const NAMES: [&str; 4] = ["cookie", "token", "x-auth", "x-key"];
+    const PARTS: [&str; 11] = [
+        "authorization",
+        "signature",
+        "hmac",
+        "secret",
+        "password",
+        "credential",
+        "api-key",
+        "apikey",
+        "auth-key",
+        "access-key",
+        "auth-token",
+    ];
+    const ENDS: [&str; 3] = ["-token", "-sig", "-cookie"];
     let name = name.as_str();
-    SECRET.contains(&name)
-        || SECRET_PARTS.iter().any(|part| name.contains(part))
-        || (name.ends_with("-token") && !name.contains("idempotency"))
+    let is_secret = NAMES.contains(&name)
+        || PARTS.iter().any(|part| name.contains(part))
+        || ENDS.iter().any(|end| name.ends_with(end));
+    is_secret && !name.contains("idempotency")
 }
 
 /// Bytes beyond ASCII are read as ISO-8859-1, which no byte is outside of.
@@ -228,6 +241,33 @@ mod tests {
         let document = document(&Payload { format: Format::Json, json: Bytes::from_static(b"1"), raw: None });
         assert!(!document.contains("secret") && !document.contains("c2Vjcm"), "{document}");
         assert!(document.contains("\"i-twilio-idempotency-token\":\"kept\""));
+    }
+
+    #[test]
+    fn headers_that_carry_a_credential_or_a_signature_are_known() {
+        for (name, expect) in [
+            ("authorization", true),
+            ("proxy-authorization", true),
+            ("x-authorization", true),
+            ("cookie", true),
+            ("x-shopify-hmac-sha256", true),
+            ("x-wc-webhook-signature", true),
+            ("x-hub-signature-256", true),
+            ("paypal-transmission-sig", true),
+            ("x-gitlab-token", true),
+            ("token", true),
+            ("x-api-key", true),
+            ("x-auth-key", true),
+            ("x-access-key", true),
+            ("x-shopify-topic", false),
+            ("x-wc-webhook-delivery-id", false),
+            ("i-twilio-idempotency-token", false),
+            ("idempotency-key", false),
+            ("user-agent", false),
+            ("content-type", false),
+        ] {
+            assert_eq!(is_secret(&HeaderName::from_static(name)), expect, "{name}");
+        }
     }
 
     proptest! {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::job::Job;
@@ -93,7 +92,14 @@ pub enum ReadError {
 }
 
 /// A page ends at this many bytes, so that reading holds a bounded part of the queue in memory.
-pub const PAGE_LIMIT_BYTES: usize = 8 << 20;
+pub const PAGE_LIMIT_BYTES: usize = 1 << 20;
+
+/// How long a store may take for so many bytes: the setting's time, and 20 ms for each further MiB, so that the largest
+/// body a user allows can be stored at all (a disk or a network writes 50 MiB/s).
+pub fn time_for(timeout: Duration, bytes: usize) -> Duration {
+    const NANOS_PER_BYTE: u64 = 20;
+    timeout.saturating_add(Duration::from_nanos((bytes as u64).saturating_mul(NANOS_PER_BYTE)))
+}
 
 /// Where an app's jobs go.
 #[derive(Debug)]
@@ -105,7 +111,8 @@ pub enum Queue {
 }
 
 impl Queue {
-    /// Makes a job durable by `deadline`. The reservation is given back when the store has let go of the job.
+    /// Makes a job durable within [`time_for`] its length. The reservation is given back when the store has let go of
+    /// the job.
     ///
     /// # Errors
     /// Why there is no receipt.
@@ -113,11 +120,11 @@ impl Queue {
         &self,
         job: Job,
         reservation: Reservation,
-        deadline: Instant,
+        timeout: Duration,
     ) -> Result<Receipt, QueueError> {
         match self {
-            Queue::Embedded(embedded) => embedded.lane().append(job, reservation, deadline).await,
-            Queue::Redis(redis) => redis.lane().append(job, reservation, deadline).await,
+            Queue::Embedded(embedded) => embedded.lane().append(job, reservation, timeout).await,
+            Queue::Redis(redis) => redis.lane().append(job, reservation, timeout).await,
         }
     }
 

@@ -61,8 +61,9 @@ fn check_token(token: &SecretString, headers: &HeaderMap) -> Result<(), Denied> 
     }
 }
 
-/// A loopback peer alone is not enough: a proxy on this machine forwards strangers, and a page in a browser on this
-/// machine can reach loopback under a name of its own (DNS rebinding).
+/// A loopback peer alone is not enough: a page in a browser on this machine can reach loopback under a name of its own
+/// (DNS rebinding), and a proxy on this machine forwards strangers. Only a proxy that says so in a header is noticed,
+/// so the private listener must never be proxied without a token; README says that.
 fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
     let forwarded =
         ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));

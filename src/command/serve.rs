@@ -95,7 +95,7 @@ fn announce(config: &Config, problems: &Problems) {
 fn raise_file_limit(max_connections: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     const OTHER_FILES: u64 = 256;
-    let needed = max_connections as u64 + OTHER_FILES;
+    let needed = (max_connections as u64).saturating_add(OTHER_FILES);
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return;

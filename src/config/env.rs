@@ -60,6 +60,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("RETRIEVE_BODY_LIMIT", "5MiB", "size of a body, per integration up to 32MiB; then 413"),
     variable("RETRIEVE_IN_FLIGHT_LIMIT", "64MiB", "bytes of all bodies in flight; then 503"),
     variable("RETRIEVE_MAX_CONNECTIONS", "4096", "open connections; then 503"),
+    variable(
+        "RETRIEVE_MAX_CONNECTIONS_PER_ADDRESS",
+        "256",
+        "the same from one address (an IPv6 /64), trusted proxies aside",
+    ),
     variable("RETRIEVE_IDLE_TIMEOUT", "75s", "between two requests of a connection; then it is closed"),
     variable("RETRIEVE_WRITE_TIMEOUT", "10s", "for a peer to take its answer; then the connection is closed"),
     variable("RETRIEVE_DRAIN_DELAY", "0s", "after SIGTERM: not ready, but still accepting"),
@@ -126,7 +131,8 @@ impl Reader<'_> {
                 idle_timeout: self.duration("RETRIEVE_IDLE_TIMEOUT"),
                 write_timeout: self.duration("RETRIEVE_WRITE_TIMEOUT"),
                 header_limit_bytes: self.header_limit(),
-                max_connections: self.parse("RETRIEVE_MAX_CONNECTIONS", parse::count).unwrap_or(1),
+                max_connections: self.count("RETRIEVE_MAX_CONNECTIONS"),
+                max_per_address: self.count("RETRIEVE_MAX_CONNECTIONS_PER_ADDRESS"),
             },
             body_timeout: self.duration("RETRIEVE_BODY_TIMEOUT"),
             in_flight_limit_bytes,
@@ -174,6 +180,10 @@ impl Reader<'_> {
         self.parse(name, |text| parse::duration(text, name == "RETRIEVE_DRAIN_DELAY")).unwrap_or_default()
     }
 
+    fn count(&mut self, name: &str) -> usize {
+        self.parse(name, parse::count).unwrap_or(1)
+    }
+
     fn body_limit(&mut self) -> usize {
         self.parse("RETRIEVE_BODY_LIMIT", body_limit_bytes).unwrap_or(BODY_LIMIT_MAX_BYTES)
     }
@@ -195,7 +205,11 @@ impl Reader<'_> {
 
     fn in_flight_limit(&mut self, largest_body_bytes: usize) -> usize {
         let name = "RETRIEVE_IN_FLIGHT_LIMIT";
+        const LARGEST: usize = 1 << 40;
         let Some(limit) = self.parse(name, parse::size_bytes) else { return largest_body_bytes };
+        if limit > LARGEST {
+            self.problems.error(name, ORIGIN, "it is more than 1TiB", None);
+        }
         if limit < largest_body_bytes {
             let message = format!("{limit} bytes are less than the largest body, {largest_body_bytes} bytes");
             self.problems.error(name, ORIGIN, message, Some("raise it, or lower the body limits".to_owned()));
@@ -209,6 +223,9 @@ impl Reader<'_> {
         let mut list = Allowlist::default();
         for item in parse::list(&text) {
             add_entry(&mut list, item, name, ORIGIN, self.problems);
+        }
+        if list.is_empty() {
+            self.problems.warning(name, ORIGIN, "the list has no entry, so nobody is admitted", None);
         }
         if list.admits_everyone() {
             let hint = "list the addresses and networks that should be let in".to_owned();

@@ -57,10 +57,11 @@ pub(super) fn duration(text: &str, zero: bool) -> Result<Duration, Unreadable> {
         })
 }
 
-/// A count that is at least one.
+/// A count from 1 to a million.
 pub(super) fn count(text: &str) -> Result<usize, Unreadable> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
-        Unreadable::new(format!("`{text}` isn't a whole number above 0")).hint("write a number such as 4096")
+    text.parse().ok().filter(|count| (1..=1_000_000).contains(count)).ok_or_else(|| {
+        Unreadable::new(format!("`{text}` isn't a whole number from 1 to 1000000"))
+            .hint("write a number such as 4096")
     })
 }
 

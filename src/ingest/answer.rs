@@ -67,7 +67,7 @@ fn reject(rejection: &Rejection) -> Answer {
     if rejection.status() == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
     }
-    if rejection.leaves_body_unread() {
+    if rejection.closes_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

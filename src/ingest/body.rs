@@ -1,4 +1,4 @@
-//! The body: bounded in bytes and in time, and its bytes are counted before they are held.
+//! The body: bounded in bytes and in time, and its bytes are counted as they arrive.
 
 use std::time::Duration;
 
@@ -62,8 +62,7 @@ pub async fn receive(
     if declared.is_some_and(|length| length > bounds.limit_bytes) {
         return Err(BodyError::TooLarge(bounds.limit_bytes));
     }
-    let reservation = budget.reserve(declared.unwrap_or(0))?;
-    tokio::time::timeout(bounds.timeout, collect(body, bounds.limit_bytes, declared, reservation, budget))
+    tokio::time::timeout(bounds.timeout, collect(body, bounds.limit_bytes, budget))
         .await
         .map_err(|_| BodyError::TooSlow(bounds.timeout))?
 }
@@ -71,10 +70,10 @@ pub async fn receive(
 async fn collect(
     mut body: Incoming,
     limit_bytes: usize,
-    declared: Option<usize>,
-    mut reservation: Reservation,
     budget: &MemoryBudget,
 ) -> Result<ReceivedBody, BodyError> {
+    // Bytes are counted as they arrive: a length that is only promised would let a few heads take all the memory.
+    let mut reservation = budget.reserve(0)?;
     // Most webhooks arrive in one piece, which is then used as it is.
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -85,15 +84,13 @@ async fn collect(
         if length > limit_bytes {
             return Err(BodyError::TooLarge(limit_bytes));
         }
-        if declared.is_none() {
-            budget.extend(&mut reservation, data.len())?;
-        }
+        budget.extend(&mut reservation, data.len())?;
         if first.is_empty() && rest.is_empty() {
             first = data;
             continue;
         }
         if rest.is_empty() {
-            rest.reserve(declared.unwrap_or(length * 2));
+            rest.reserve(length * 2);
             rest.extend_from_slice(&std::mem::take(&mut first));
         }
         rest.extend_from_slice(&data);

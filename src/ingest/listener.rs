@@ -1,10 +1,11 @@
 //! The listener of a plane: accepts connections up to a limit and speaks HTTP/1 on them until it is told to drain.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,67 @@ pub struct ConnectionLimits {
     pub header_limit_bytes: usize,
     /// How many connections are open at once; one more is answered 503.
     pub max_connections: usize,
+    /// How many of them from one address; an IPv6 address counts as its /64, which one sender usually has whole.
+    pub max_per_address: usize,
+}
+
+/// How many connections are open, in all and from each address.
+#[derive(Debug)]
+struct Slots {
+    all: Arc<Semaphore>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A place for one connection, until it is dropped.
+#[derive(Debug)]
+struct Slot {
+    _place: OwnedSemaphorePermit,
+    address: Option<IpAddr>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Slots {
+    /// Takes a place, which is nobody's yet.
+    fn take(&self) -> Option<Slot> {
+        let place = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Slot { _place: place, address: None, by_address: Arc::clone(&self.by_address) })
+    }
+}
+
+impl Slot {
+    /// Counts the connection by its peer, if that one has less than `max` of them.
+    fn count(&mut self, peer: IpAddr, max: usize) -> bool {
+        let address = network_of(peer);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = by_address.entry(address).or_default();
+        if *open >= max {
+            return false;
+        }
+        *open += 1;
+        self.address = Some(address);
+        true
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = by_address.get_mut(&address) {
+            *open -= 1;
+            if *open == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    const HOST_BITS: u32 = 64;
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS)),
+    }
 }
 
 /// How a plane is told to stop.
@@ -58,49 +120,100 @@ const MAX_REFUSALS: usize = 64;
 /// Read and write buffers of a connection grow to this at the most.
 const BUFFER_LIMIT_BYTES: usize = 64 << 10;
 
-/// Serves a plane until it has drained: `make` gives a service for each connection, by the address that it comes from.
+/// Serves a plane until it has drained: `is_shared` says whose connections aren't counted by address, `make` gives a
+/// service for each connection, by the address that it comes from.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: ConnectionLimits,
     proxy_protocol: Option<ProxyProtocol>,
     metrics: ConnectionMetrics,
     stop: Stop,
-    make: impl Fn(SocketAddr) -> S + Clone + Send + Sync + 'static,
+    is_shared: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let slots = Slots { all: Arc::new(Semaphore::new(limits.max_connections)), by_address: Arc::default() };
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
-    while let Some(accepted) = stop.drain.run_until_cancelled(listener.accept()).await {
+    let plane = Arc::new(Plane { limits, proxy_protocol, metrics, drain: stop.drain, is_shared, make });
+    while let Some(accepted) = plane.drain.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
-                    let open = (slot, metrics.open());
-                    let identifying = identify(stream, peer, proxy_protocol.clone(), metrics.clone());
-                    let (make, drain) = (make.clone(), stop.drain.clone());
-                    let serving = async move {
-                        let Some((stream, Identified { peer, unread })) = identifying.await else { return };
-                        serve_connection((stream, unread), limits, make(peer), drain, open).await;
-                    };
+            Ok((stream, peer)) => match plane.place_for(peer, &slots) {
+                Some(slot) => {
+                    let open = (slot, plane.metrics.open());
+                    let serving = Arc::clone(&plane).serve_peer(stream, peer, open);
                     let abort = stop.abort.clone();
                     connections.spawn(async move { abort.run_until_cancelled(serving).await });
                 }
-                Err(_) => {
-                    metrics.refused.inc();
+                None => {
+                    plane.metrics.refused.inc();
                     if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                         connections.spawn(refuse_connection(stream, permit));
                     }
                 }
             },
-            Err(error) => rest_after(&error, &metrics).await,
+            Err(error) => rest_after(&error, &plane.metrics).await,
         }
     }
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// What all connections of a plane have in common.
+struct Plane<I, M> {
+    limits: ConnectionLimits,
+    proxy_protocol: Option<ProxyProtocol>,
+    metrics: ConnectionMetrics,
+    drain: CancellationToken,
+    is_shared: I,
+    make: M,
+}
+
+impl<I: Fn(IpAddr) -> bool, M> Plane<I, M> {
+    fn place_for(&self, peer: SocketAddr, slots: &Slots) -> Option<Slot> {
+        let mut slot = slots.take()?;
+        self.count(&mut slot, peer).then_some(slot)
+    }
+
+    /// False if the peer has as many connections as it may. Those that many senders come through (trusted proxies) aren't
+    /// counted by their address.
+    fn count(&self, slot: &mut Slot, peer: SocketAddr) -> bool {
+        (self.is_shared)(peer.ip()) || slot.count(peer.ip(), self.limits.max_per_address)
+    }
+
+    /// Learns from a proxy's header, if there has to be one, whose connection it is, and serves it.
+    async fn serve_peer<S, B>(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        mut open: (Slot, ConnectionGuard),
+    ) where
+        M: Fn(SocketAddr) -> S,
+        S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let mut from = Identified { peer, unread: Bytes::new() };
+        if let Some(proxy_protocol) = &self.proxy_protocol {
+            let identified = proxy_protocol.identify(&mut stream, peer, &self.metrics).await;
+            let Some(identified) = identified else { return };
+            from = identified;
+        }
+        if from.peer != peer && !self.count(&mut open.0, from.peer) {
+            self.metrics.refused.inc();
+            return refuse_connection(stream, open).await;
+        }
+        let service = (self.make)(from.peer);
+        let (drain, metrics) = (self.drain.clone(), self.metrics.clone());
+        serve_connection((stream, from.unread), self.limits, service, drain, metrics, open).await;
+    }
 }
 
 /// A connection that was reset before it was accepted is its peer's affair; anything else needs a pause.
@@ -113,23 +226,10 @@ async fn rest_after(error: &io::Error, metrics: &ConnectionMetrics) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn refuse_connection(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+async fn refuse_connection<P>(mut stream: TcpStream, _permit: P) {
     if stream.write_all(&super::answer::overloaded_bytes()).await.is_ok() {
         linger(stream).await;
     }
-}
-
-async fn identify(
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    proxy_protocol: Option<ProxyProtocol>,
-    metrics: ConnectionMetrics,
-) -> Option<(TcpStream, Identified)> {
-    let identified = match proxy_protocol {
-        Some(proxy_protocol) => proxy_protocol.identify(&mut stream, peer, &metrics).await?,
-        None => Identified { peer, unread: Bytes::new() },
-    };
-    Some((stream, identified))
 }
 
 async fn serve_connection<S, B>(
@@ -137,7 +237,8 @@ async fn serve_connection<S, B>(
     limits: ConnectionLimits,
     service: S,
     drain: CancellationToken,
-    _open: (OwnedSemaphorePermit, ConnectionGuard),
+    metrics: ConnectionMetrics,
+    _open: (Slot, ConnectionGuard),
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -175,6 +276,12 @@ async fn serve_connection<S, B>(
     };
     if let Err(error) = result {
         debug!(%error, "a connection ended early");
+        if error.is_parse() {
+            metrics.malformed.inc();
+        }
+    }
+    if wire.head_timed_out() {
+        metrics.slow_heads.inc();
     }
     wire.close().await;
 }

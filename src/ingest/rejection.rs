@@ -188,11 +188,15 @@ impl Rejection {
         }
     }
 
-    /// Whether bytes of the body may still be on their way, so that the connection can't be used again.
-    pub fn leaves_body_unread(&self) -> bool {
+    /// Whether the connection ends with the answer: bytes of the body may still be on their way, or the caller has no
+    /// business here and shall not keep a place.
+    pub fn closes_connection(&self) -> bool {
         matches!(
             self,
-            Rejection::BodyTooLarge(_)
+            Rejection::UnknownPath
+                | Rejection::UntraceableClient(_)
+                | Rejection::CallerNotAllowed(_)
+                | Rejection::BodyTooLarge(_)
                 | Rejection::BodyTooSlow(_)
                 | Rejection::BrokenBody(_)
                 | Rejection::Overloaded

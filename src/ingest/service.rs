@@ -6,9 +6,10 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use super::answer::{Accepted, Answer, answer};
 use super::rejection::{Fault, Rejection};
 use super::{Context, ingest};
+use crate::telemetry::metrics::Metrics;
 
 /// What is known of a request so far; for its log line and its job.
 #[derive(Debug)]
@@ -46,16 +48,17 @@ pub fn public_service(
 {
     tower::service_fn(move |request: Request<Incoming>| {
         let context = Arc::clone(&context);
-        async move {
-            let mut facts = Facts::new(peer);
-            let outcome = {
-                let ingesting = ingest(&context, peer, request, &mut facts);
-                catch_panic(context.metrics.track_request(ingesting)).await
-            };
-            record(&context, &facts, &outcome);
-            Ok(answer(&outcome))
-        }
+        async move { Ok(serve(&context, peer, request).await) }
     })
+}
+
+async fn serve(context: &Context, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+    let mut facts = Facts::new(peer);
+    let outcome = {
+        let ingesting = ingest(context, peer, request, &mut facts);
+        catch_panic(context.metrics.track_request(ingesting)).await
+    };
+    conclude(&context.metrics, &facts, &outcome)
 }
 
 /// The panic itself was logged by the panic hook, with its place in the code.
@@ -65,13 +68,28 @@ async fn catch_panic(
     AssertUnwindSafe(ingesting).catch_unwind().await.unwrap_or(Err(Rejection::Bug))
 }
 
-fn record(context: &Context, facts: &Facts, outcome: &Result<Accepted, Rejection>) {
+/// One outcome: one counter, one log line, one answer.
+fn conclude(metrics: &Metrics, facts: &Facts, outcome: &Result<Accepted, Rejection>) -> Answer {
     let elapsed = facts.started.elapsed();
     let (code, status) = match outcome {
         Ok(accepted) => ("accepted", accepted.status()),
         Err(rejection) => (rejection.code(), rejection.status()),
     };
-    context.metrics.count_request(code, status.as_u16(), elapsed);
+    metrics.count_request(code, status.as_u16(), elapsed);
+    if facts.on_no_list {
+        metrics.allowlist_reported.inc();
+    }
+    log(facts, elapsed, code, status, outcome);
+    answer(outcome)
+}
+
+fn log(
+    facts: &Facts,
+    elapsed: Duration,
+    code: &str,
+    status: StatusCode,
+    outcome: &Result<Accepted, Rejection>,
+) {
     let id = facts.id;
     let client = facts.client;
     let integration = facts.integration.as_deref().unwrap_or("-");
@@ -79,7 +97,6 @@ fn record(context: &Context, facts: &Facts, outcome: &Result<Accepted, Rejection
     let status = status.as_u16();
     let micros = elapsed.as_micros();
     if facts.on_no_list {
-        context.metrics.allowlist_reported.inc();
         warn!(%id, %client, integration, "would be refused: the client is on no allowlist");
     }
     let Err(rejection) = outcome else {
@@ -96,13 +113,50 @@ fn record(context: &Context, facts: &Facts, outcome: &Result<Accepted, Rejection
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use http_body_util::BodyExt;
+
     use super::*;
 
+    /// Log lines, for a test to read.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[tokio::test]
-    async fn a_panic_on_the_path_is_one_500() {
-        let outcome = catch_panic(async { panic!("a bug") }).await;
-        let answer = answer(&outcome);
+    async fn a_panic_on_the_path_is_one_500_one_count_and_one_line() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let metrics = Metrics::default();
+        let facts = Facts::new(([127, 0, 0, 1], 1).into());
+
+        let outcome = catch_panic(metrics.track_request(async { panic!("a bug") })).await;
+        let answer = conclude(&metrics, &facts, &outcome);
+
         assert_eq!(answer.status(), 500);
-        assert_eq!(outcome.unwrap_err().code(), "bug");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            body,
+            "{\"result\":false,\"error\":\"The gateway failed on this request; the failure was logged\"}"
+        );
+        let text = metrics.encode(0, true);
+        assert!(text.contains("retrieve_requests_total{outcome=\"bug\",status=\"500\"} 1"), "{text}");
+        assert!(text.contains("retrieve_requests_in_flight 0"), "a panic leaves nothing in flight");
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("ERROR") && log.contains("status=500") && log.contains("code=\"bug\""), "{log}");
     }
 }

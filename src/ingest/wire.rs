@@ -77,7 +77,7 @@ pub struct Wire {
 
 /// How long a finished connection waits for the peer to read the last answer, and how much it throws away meanwhile.
 /// Closing a socket with unread bytes resets it, and the peer may lose an answer that it hasn't read yet.
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
+const LINGER: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
 
 impl Wire {
     pub fn new(stream: TcpStream, unread: Bytes, phase: Arc<Phase>, timeouts: Timeouts) -> Wire {
@@ -98,7 +98,7 @@ impl Wire {
 
     /// Answers a head that came too slowly, then lets the peer read what it was sent.
     pub async fn close(mut self) {
-        if self.head_timed_out && self.received_any {
+        if self.head_timed_out() {
             let answer = super::answer::slow_head_bytes();
             let _ = tokio::time::timeout(LINGER.0, self.stream.write_all(&answer)).await;
         }
@@ -124,6 +124,11 @@ impl Wire {
         buffer.put_slice(&self.unread[..length]);
         self.unread.advance(length);
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether a head was begun and not ended in time.
+    pub fn head_timed_out(&self) -> bool {
+        self.head_timed_out && self.received_any
     }
 
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {

@@ -1,35 +1,40 @@
 //! The embedded queue: redb files in one folder, one writer with group commit, an fsync before every receipt.
 //!
-//! On disk: `jobs-000001.redb`, `jobs-000002.redb`, … Each holds one table from a job's number (1, 2, 3 … over all
-//! files) to its document. Jobs are appended to the last file only. A new file is begun after a failed fsync, because
-//! the kernel may then have dropped pages that a later, successful fsync of the same file won't write again; the old
-//! file is still read. Numbers may have gaps, and are never used twice.
+//! On disk: `jobs-000001.redb`, `jobs-000002.redb`, … Each holds the table `jobs` from a job's number (1, 2, 3 … over
+//! all files) to its document, and in the table `meta` the number that it begins with. Jobs are appended to the last
+//! file only. After any failure a new file is begun, because the kernel may have dropped pages that a later, successful
+//! fsync of the same file won't write again; the old one is still read. A file gets its name only when it is complete
+//! and on disk (`….redb.new` before), so a crash while it is made leaves nothing that could be taken for a queue.
+//! Numbers may have gaps, and are never used twice.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
-};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::lane::{Append, Lane, Waiting, lane, refuse};
+use super::lane::{Append, BATCH_LIMIT_BYTES, Lane, Waiting, lane, refuse};
 use super::{Entry, Health, PAGE_LIMIT_BYTES, Page, QueueError, ReadError, ReadRequest};
 
 const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const FIRST: &str = "first";
+
+/// Filler that a new file is given and relieved of: it proves that there is room for a batch, and keeps it.
+const SPARE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spare");
 
 /// redb's page cache. Its own default is 1 GiB; a queue writes at the end and reads forward, so little is enough.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// How long a broken file rests before it is opened again.
-const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+/// The pause between two attempts to begin a new file.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Opens or creates one file. Tests put a disk that fails in its place.
 pub type OpenFile = Arc<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
@@ -46,8 +51,6 @@ pub struct Embedded {
 /// The writer: takes what is waiting, commits it, and settles it.
 pub struct EmbeddedWriter {
     waiting: Waiting,
-    folder: PathBuf,
-    open: OpenFile,
     files: Arc<Files>,
     generation: u32,
     last: watch::Sender<u64>,
@@ -84,14 +87,25 @@ pub enum OpenError {
     },
 }
 
-/// The open files, oldest first; None while a broken one is being opened again.
+/// The files: the last one takes jobs, the older ones are read.
 struct Files {
-    open: RwLock<Option<Vec<Arc<Database>>>>,
+    folder: PathBuf,
+    open: OpenFile,
+    state: RwLock<State>,
+    opening: Mutex<()>,
+}
+
+#[derive(Clone)]
+struct State {
+    /// Oldest first; None for one that couldn't be opened (yet).
+    older: Vec<(u32, Option<Arc<Database>>)>,
+    /// None while a new file can't be made.
+    active: Option<(u32, Arc<Database>)>,
 }
 
 impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Files")
+        f.debug_struct("Files").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
@@ -109,24 +123,33 @@ impl Embedded {
         let failed = |source| OpenError::Folder { folder: folder.to_owned(), source };
         create_folder(folder).map_err(failed)?;
         let mut generations = generations(folder).map_err(failed)?;
-        if generations.is_empty() {
-            generations.push(1);
+        let files = Files {
+            folder: folder.to_owned(),
+            open,
+            state: RwLock::new(State { older: Vec::new(), active: None }),
+            opening: Mutex::new(()),
+        };
+        let (generation, active) = match generations.pop() {
+            None => (1, files.create(1, 1)?),
+            Some(last) => (last, files.open_existing(last)?),
+        };
+        let last = last_number(&active).map_err(|error| files.file_error(generation, &error))?;
+        files.update(|state| {
+            state.older = generations.iter().map(|generation| (*generation, None)).collect();
+            state.active = Some((generation, active));
+        });
+        if let Err(error @ OpenError::InUse { .. }) = files.open_older() {
+            return Err(error);
         }
-        let files = open_all(folder, &generations, &open)?;
-        sync_folder(folder).map_err(failed)?;
-        let last = last_number(&files)
-            .map_err(|error| OpenError::File { path: folder.to_owned(), message: error.to_string() })?;
         info!(folder = %folder.display(), jobs = last, "embedded queue open");
         let (lane, waiting) = lane();
         let (last_sender, last) = watch::channel(last);
         let (health_sender, health) = watch::channel(Health::Up);
-        let files = Arc::new(Files { open: RwLock::new(Some(files)) });
+        let files = Arc::new(files);
         let writer = EmbeddedWriter {
             waiting,
-            folder: folder.to_owned(),
-            open,
             files: Arc::clone(&files),
-            generation: generations.last().copied().unwrap_or(1),
+            generation,
             last: last_sender,
             health: health_sender,
         };
@@ -158,14 +181,14 @@ impl Embedded {
 
 impl Files {
     fn page(&self, after: u64, limit: usize) -> Result<Page, ReadError> {
-        let files = self.open.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let files =
-            files.ok_or_else(|| ReadError::Unavailable("its file is being opened again".to_owned()))?;
+        let unavailable = |error: &dyn fmt::Display| ReadError::Unavailable(error.to_string());
+        self.open_older().map_err(|error| unavailable(&error))?;
+        let State { older, active } = self.state();
+        let (_, active) = active.ok_or_else(|| unavailable(&"no file can be written at the moment"))?;
         let mut page = Page { entries: Vec::new(), last: after.to_string() };
         let mut bytes = 0;
-        for file in &files {
-            add_jobs(file, after, limit, &mut bytes, &mut page)
-                .map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        for file in older.into_iter().filter_map(|(_, file)| file).chain([active]) {
+            add_jobs(&file, after, limit, &mut bytes, &mut page).map_err(|error| unavailable(&error))?;
         }
         if let Some(entry) = page.entries.last() {
             page.last.clone_from(&entry.position);
@@ -173,13 +196,93 @@ impl Files {
         Ok(page)
     }
 
-    fn replace(&self, files: Option<Vec<Arc<Database>>>) {
-        *self.open.write().unwrap_or_else(PoisonError::into_inner) = files;
+    /// Opens the older files that aren't open. One that can't be read holds up reading, for jobs come in order, but
+    /// never the taking of new ones: a repair may take long, and happens outside the state's lock.
+    fn open_older(&self) -> Result<(), OpenError> {
+        let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        for (generation, _) in self.state().older.into_iter().filter(|(_, file)| file.is_none()) {
+            let file = self.open_existing(generation).inspect_err(|error| {
+                error!(%error, "a file of the embedded queue can't be read");
+            })?;
+            self.update(|state| {
+                let slot = state.older.iter_mut().find(|(other, _)| *other == generation);
+                slot.into_iter().for_each(|(_, slot)| *slot = Some(Arc::clone(&file)));
+            });
+        }
+        Ok(())
     }
 
-    fn active(&self) -> Option<Arc<Database>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).as_ref()?.last().cloned()
+    /// Makes a new, empty file whose numbers begin with `first`.
+    fn create(&self, generation: u32, first: u64) -> Result<Arc<Database>, OpenError> {
+        let path = self.path(generation);
+        let unfinished = path.with_extension("redb.new");
+        let failed = |source| OpenError::Folder { folder: self.folder.clone(), source };
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let file = self.open_path(&unfinished)?;
+        prepare(&file, first).map_err(|error| self.file_error(generation, &error))?;
+        fs::rename(&unfinished, &path).map_err(failed)?;
+        sync_folder(&self.folder).map_err(failed)?;
+        Ok(file)
     }
+
+    /// What a crash left in the page cache may not be what the disk holds (a page whose write failed counts as
+    /// written), so the cache is dropped and the file is judged by the disk.
+    fn open_existing(&self, generation: u32) -> Result<Arc<Database>, OpenError> {
+        let path = self.path(generation);
+        let dropped = fs::File::open(&path).and_then(|file| {
+            file.sync_data()?;
+            Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+        });
+        dropped.map_err(|error| self.file_error(generation, &error))?;
+        self.open_path(&path)
+    }
+
+    fn open_path(&self, path: &Path) -> Result<Arc<Database>, OpenError> {
+        (self.open)(path).map(Arc::new).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { folder: self.folder.clone() },
+            error => OpenError::File { path: path.to_owned(), message: error.to_string() },
+        })
+    }
+
+    fn file_error(&self, generation: u32, error: &dyn fmt::Display) -> OpenError {
+        OpenError::File { path: self.path(generation), message: error.to_string() }
+    }
+
+    fn path(&self, generation: u32) -> PathBuf {
+        self.folder.join(format!("jobs-{generation:06}.redb"))
+    }
+
+    fn state(&self) -> State {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Takes the active file out of use; it will be opened anew to be read.
+    fn retire_active(&self) {
+        self.update(|state| {
+            let retired = state.active.take().map(|(generation, _)| (generation, None));
+            state.older.extend(retired);
+        });
+    }
+}
+
+/// Fills and empties the spare room, and writes down where the numbers begin; each commit is an fsync.
+fn prepare(file: &Database, first: u64) -> Result<(), redb::Error> {
+    let transaction = file.begin_write()?;
+    transaction.open_table(JOBS)?;
+    transaction.open_table(META)?.insert(FIRST, first)?;
+    transaction.open_table(SPARE)?.insert("filler", vec![0; BATCH_LIMIT_BYTES].as_slice())?;
+    transaction.commit()?;
+    let transaction = file.begin_write()?;
+    transaction.open_table(SPARE)?.remove("filler")?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn add_jobs(
@@ -189,11 +292,7 @@ fn add_jobs(
     bytes: &mut usize,
     page: &mut Page,
 ) -> Result<(), redb::Error> {
-    let table = match file.begin_read()?.open_table(JOBS) {
-        Ok(table) => table,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let table = file.begin_read()?.open_table(JOBS)?;
     for job in table.range(after.saturating_add(1)..)? {
         if page.entries.len() >= limit || *bytes >= PAGE_LIMIT_BYTES {
             break;
@@ -220,7 +319,7 @@ impl EmbeddedWriter {
                 }
                 Err(error) => {
                     self.fail(batch, &error);
-                    if !self.recover(runtime, !is_disk_full(&error)) {
+                    if !self.recover(runtime, number + 1) {
                         return;
                     }
                 }
@@ -230,7 +329,7 @@ impl EmbeddedWriter {
 
     /// One transaction; redb returns from `commit` after its fsync (`Durability::Immediate`, its default).
     fn commit(&self, batch: &[Append], first: u64) -> Result<(), redb::Error> {
-        let file = self.files.active().ok_or(redb::Error::DatabaseClosed)?;
+        let (_, file) = self.files.state().active.ok_or(redb::Error::DatabaseClosed)?;
         let transaction = file.begin_write()?;
         {
             let mut table = transaction.open_table(JOBS)?;
@@ -242,78 +341,52 @@ impl EmbeddedWriter {
         Ok(())
     }
 
+    /// The batch may or may not be in the file.
     fn fail(&self, batch: Vec<Append>, error: &redb::Error) {
         error!(%error, jobs = batch.len(), "the embedded queue couldn't commit; its jobs were answered 503");
         self.health.send_replace(Health::Down(error.to_string()));
-        // A full disk is met before the commit is sealed; after any other error the batch may or may not be there.
-        let answer = if is_disk_full(error) {
-            QueueError::Unavailable("the disk is full".to_owned())
-        } else {
-            QueueError::Unconfirmed
-        };
-        refuse(batch, &answer);
+        refuse(batch, &QueueError::Unconfirmed);
     }
 
-    /// Opens the files again, in a new generation if the last one can't be trusted; refuses what comes meanwhile.
-    /// False if the lane closed first.
-    fn recover(&mut self, runtime: &Handle, mut new_generation: bool) -> bool {
-        self.files.replace(None);
+    /// Begins a new file as soon as one can be written; refuses what comes meanwhile. False if the lane closed first.
+    fn recover(&mut self, runtime: &Handle, first: u64) -> bool {
+        self.files.retire_active();
         loop {
-            let refusal =
-                QueueError::Unavailable("the embedded queue's file is being opened again".to_owned());
-            let rest = runtime.block_on(async {
-                let rest = tokio::time::sleep(REOPEN_PAUSE);
-                tokio::pin!(rest);
-                loop {
-                    tokio::select! {
-                        () = &mut rest => return true,
-                        batch = self.waiting.batch() => match batch {
-                            Some(batch) => refuse(batch, &refusal),
-                            None => return false,
-                        },
-                    }
-                }
-            });
-            if !rest {
-                return false;
-            }
-            match self.reopen(new_generation) {
-                Ok(()) => {
-                    info!(generation = self.generation, "the embedded queue takes jobs again");
+            match self.files.create(self.generation + 1, first) {
+                Ok(file) => {
+                    self.generation += 1;
+                    self.files.update(|state| state.active = Some((self.generation, file)));
+                    info!(generation = self.generation, "the embedded queue takes jobs again, in a new file");
                     self.health.send_replace(Health::Up);
                     return true;
                 }
                 Err(error) => {
-                    warn!(%error, "the embedded queue can't be opened again yet");
+                    warn!(%error, "a new file for the embedded queue can't be made yet");
                     self.health.send_replace(Health::Down(error.to_string()));
-                    // The new generation's file may exist by now; the next try opens what is there.
-                    new_generation &= !self.folder.join(file_name(self.generation + 1)).exists();
                 }
+            }
+            if !self.refuse_for(runtime, RETRY_PAUSE) {
+                return false;
             }
         }
     }
 
-    fn reopen(&mut self, new_generation: bool) -> Result<(), OpenError> {
-        let failed = |source| OpenError::Folder { folder: self.folder.clone(), source };
-        let mut generations = generations(&self.folder).map_err(failed)?;
-        if new_generation || generations.is_empty() {
-            generations.push(generations.last().copied().unwrap_or(self.generation) + 1);
-        }
-        let files = open_all(&self.folder, &generations, &self.open)?;
-        sync_folder(&self.folder).map_err(failed)?;
-        self.generation = generations.last().copied().unwrap_or(1);
-        self.files.replace(Some(files));
-        Ok(())
+    fn refuse_for(&mut self, runtime: &Handle, pause: Duration) -> bool {
+        let refusal = QueueError::Unavailable("the embedded queue can't write to its disk".to_owned());
+        runtime.block_on(async {
+            let rest = tokio::time::sleep(pause);
+            tokio::pin!(rest);
+            loop {
+                tokio::select! {
+                    () = &mut rest => return true,
+                    batch = self.waiting.batch() => match batch {
+                        Some(batch) => refuse(batch, &refusal),
+                        None => return false,
+                    },
+                }
+            }
+        })
     }
-}
-
-fn is_disk_full(error: &redb::Error) -> bool {
-    let redb::Error::Io(error) = error else { return false };
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-fn file_name(generation: u32) -> String {
-    format!("jobs-{generation:06}.redb")
 }
 
 /// The generations in the folder, oldest first.
@@ -328,27 +401,13 @@ fn generations(folder: &Path) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
-fn open_all(folder: &Path, generations: &[u32], open: &OpenFile) -> Result<Vec<Arc<Database>>, OpenError> {
-    let open_one = |generation: &u32| {
-        let path = folder.join(file_name(*generation));
-        open(&path).map(Arc::new).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { folder: folder.to_owned() },
-            error => OpenError::File { path, message: error.to_string() },
-        })
-    };
-    generations.iter().map(open_one).collect()
-}
-
-fn last_number(files: &[Arc<Database>]) -> Result<u64, redb::Error> {
-    let mut last = 0;
-    for file in files {
-        match file.begin_read()?.open_table(JOBS) {
-            Ok(table) => last = last.max(table.last()?.map_or(0, |(number, _)| number.value())),
-            Err(TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(last)
+/// The last number that is taken. The one that a file begins with counts as well: the numbers below it were given
+/// away in older files.
+fn last_number(file: &Database) -> Result<u64, redb::Error> {
+    let transaction = file.begin_read()?;
+    let first = transaction.open_table(META)?.get(FIRST)?.map_or(1, |first| first.value());
+    let last = transaction.open_table(JOBS)?.last()?.map_or(0, |(number, _)| number.value());
+    Ok(last.max(first.saturating_sub(1)))
 }
 
 /// Jobs hold what customers ordered, so nobody but the owner may look into the folder.
@@ -360,10 +419,4 @@ fn create_folder(folder: &Path) -> io::Result<()> {
 /// A new file survives a crash only once its folder is on disk, too.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
-}
-
-impl From<StorageError> for ReadError {
-    fn from(error: StorageError) -> Self {
-        ReadError::Unavailable(error.to_string())
-    }
 }

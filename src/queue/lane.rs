@@ -1,13 +1,14 @@
 //! The lane between the path and a store's worker: bounded, in order, settled one by one.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{QueueError, Receipt};
+use super::{QueueError, Receipt, time_for};
 use crate::job::Job;
 use crate::memory::Reservation;
 
@@ -78,8 +79,9 @@ impl Lane {
         &self,
         job: Job,
         reservation: Reservation,
-        deadline: Instant,
+        timeout: Duration,
     ) -> Result<Receipt, QueueError> {
+        let deadline = Instant::now() + time_for(timeout, job.document.len());
         let (settled, outcome) = oneshot::channel();
         let append = Append { id: job.id, document: job.document, settled, _reservation: reservation };
         let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
@@ -150,10 +152,11 @@ pub fn refuse(batch: Vec<Append>, error: &QueueError) {
 #[cfg(test)]
 mod tests {
     use std::future::Future;
-    use std::time::Duration;
 
     use super::*;
     use crate::memory::MemoryBudget;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     fn job(bytes: usize) -> Job {
         Job { id: Uuid::now_v7(), document: vec![b' '; bytes].into() }
@@ -165,8 +168,7 @@ mod tests {
         budget: &MemoryBudget,
         bytes: usize,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Receipt, QueueError>> + 'a>> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let mut append = Box::pin(lane.append(job(bytes), budget.reserve(bytes).unwrap(), deadline));
+        let mut append = Box::pin(lane.append(job(bytes), budget.reserve(bytes).unwrap(), TIMEOUT));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(append.as_mut().poll(&mut context).is_pending());
         append
@@ -209,11 +211,10 @@ mod tests {
         let (lane, mut waiting) = lane();
         let budget = MemoryBudget::new(1 << 20);
         let waiters: Vec<_> = (0..WAITING_LIMIT).map(|_| start(&lane, &budget, 1)).collect();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let full = lane.append(job(1), budget.reserve(1).unwrap(), deadline).await;
+        let full = lane.append(job(1), budget.reserve(1).unwrap(), TIMEOUT).await;
         assert_eq!(full.unwrap_err(), QueueError::Full);
         lane.close();
-        let closed = lane.append(job(1), budget.reserve(1).unwrap(), deadline).await;
+        let closed = lane.append(job(1), budget.reserve(1).unwrap(), TIMEOUT).await;
         assert!(matches!(closed, Err(QueueError::Unavailable(_))));
         // What was waiting when the lane closed is still handed out, then the worker ends.
         let mut handed = 0;

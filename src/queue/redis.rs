@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::lane::{Append, Lane, Waiting, lane, refuse};
-use super::{Entry, Health, PAGE_LIMIT_BYTES, Page, QueueError, ReadError, ReadRequest};
+use super::{Entry, Health, PAGE_LIMIT_BYTES, Page, QueueError, ReadError, ReadRequest, time_for};
 
 /// How long a new connection may take, and any command that isn't an append.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,8 +26,15 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The pauses between attempts to connect grow from the first to the last of these.
 const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How many entries one `XREAD` fetches: with the largest bodies that is what a page may hold.
-const READ_COUNT: usize = 16;
+/// How many entries one `XREAD` fetches at the most. It begins with one and doubles while entries are small, so that a
+/// page holds what it says and one entry more.
+const READ_COUNT: usize = 64;
+
+/// An entry up to this size is small.
+const SMALL_ENTRY_BYTES: usize = PAGE_LIMIT_BYTES / READ_COUNT;
+
+/// How long a page may take to arrive, besides the waiting for it.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The field of a stream entry that holds the job.
 pub const JOB_FIELD: &str = "job";
@@ -110,37 +117,37 @@ impl Redis {
     /// Reads on a connection of its own: a blocking command would hold up the appends.
     pub(super) async fn read(&self, request: ReadRequest) -> Result<Page, ReadError> {
         let unavailable = |error: RedisError| ReadError::Unavailable(describe(&error));
-        let mut connection =
-            connect(&self.client, CONNECT_TIMEOUT + request.wait).await.map_err(unavailable)?;
+        let mut connection = connect(&self.client, READ_TIMEOUT + request.wait).await.map_err(unavailable)?;
         let mut page = Page { entries: Vec::new(), last: self.start_of(&request, &mut connection).await? };
         let mut options = StreamReadOptions::default();
         if !request.wait.is_zero() {
             options = options.block(usize::try_from(request.wait.as_millis()).unwrap_or(usize::MAX));
         }
         let mut bytes = 0;
+        let mut batch = 1;
         while page.entries.len() < request.limit && bytes < PAGE_LIMIT_BYTES {
-            let count = READ_COUNT.min(request.limit - page.entries.len());
+            let count = batch.min(request.limit - page.entries.len());
             let options = std::mem::take(&mut options).count(count);
             let stream = [self.keys.stream.as_str()];
             let reply: Option<StreamReadReply> = connection
                 .xread_options(&stream, &[page.last.as_str()], &options)
                 .await
                 .map_err(unavailable)?;
-            let before = page.entries.len();
+            let mut fetched = 0;
+            let mut largest = 0;
             for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
+                fetched += 1;
                 page.last.clone_from(&entry.id);
-                let document = entry.map.get(JOB_FIELD).map(|value| match value {
-                    Value::BulkString(bytes) => Bytes::copy_from_slice(bytes),
-                    other => Bytes::from(format!("{other:?}")),
-                });
-                // An entry without the field was put there by somebody else.
-                let Some(document) = document else { continue };
+                // An entry that is no job was put there by somebody else.
+                let Some(document) = document_of(&entry) else { continue };
                 bytes += document.len();
+                largest = largest.max(document.len());
                 page.entries.push(Entry { position: entry.id, document });
             }
-            if page.entries.len() < before + count {
+            if fetched < count {
                 break;
             }
+            batch = if largest <= SMALL_ENTRY_BYTES { (batch * 2).min(READ_COUNT) } else { 1 };
         }
         Ok(page)
     }
@@ -162,6 +169,12 @@ impl Redis {
             }
         }
     }
+}
+
+fn document_of(entry: &redis::streams::StreamId) -> Option<Bytes> {
+    let Some(Value::BulkString(document)) = entry.map.get(JOB_FIELD) else { return None };
+    let is_json = serde_json::from_slice::<&serde_json::value::RawValue>(document).is_ok();
+    is_json.then(|| Bytes::copy_from_slice(document))
 }
 
 /// `1526919030474-55`, or its first part alone.
@@ -253,7 +266,8 @@ impl RedisWriter {
                 .arg(append.document().as_ref());
         }
         let replies = pipeline.query_async::<Vec<Result<Value, RedisError>>>(connection);
-        match tokio::time::timeout(self.batch_timeout, replies).await {
+        let bytes = batch.iter().map(|append| append.document().len()).sum();
+        match tokio::time::timeout(time_for(self.batch_timeout, bytes), replies).await {
             Ok(Ok(replies)) if replies.len() == batch.len() => {
                 self.settle(batch, replies);
                 Ok(())

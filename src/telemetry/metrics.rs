@@ -55,6 +55,10 @@ pub struct ConnectionMetrics {
     accepted: Counter,
     /// Connections over the limit.
     pub refused: Counter,
+    /// Heads that weren't HTTP, or over their limit; answered 400 or 431 before there was a request.
+    pub malformed: Counter,
+    /// Heads that came too slowly; answered 408.
+    pub slow_heads: Counter,
     /// Failures to accept.
     pub accept_errors: Counter,
     proxy_headers_refused: Family<Reason, Counter>,
@@ -130,6 +134,12 @@ impl Default for Metrics {
         let connections = &metrics.connections;
         registry.register("connections_open", "Open connections", connections.open.clone());
         registry.register("connections_accepted", "Accepted connections", connections.accepted.clone());
+        registry.register(
+            "malformed_heads",
+            "Heads that were not HTTP, or too large",
+            connections.malformed.clone(),
+        );
+        registry.register("slow_heads", "Heads that came too slowly", connections.slow_heads.clone());
         registry.register("connections_refused", "Connections over the limit", connections.refused.clone());
         registry.register(
             "accept_errors",

@@ -10,7 +10,7 @@ use crate::support::process::GatewayProcess;
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_answers_what_is_in_flight_and_exits_0() {
     let folder = TempDir::new().unwrap();
-    let mut gateway = GatewayProcess::start(&folder, &[("RETRIEVE_DRAIN_DELAY", "300ms")]).await;
+    let mut gateway = GatewayProcess::start(&folder, &[("RETRIEVE_DRAIN_DELAY", "2s")]).await;
     let request = post("/integration/demo", "application/json", "{}");
     let mut idle = Connection::open(gateway.address).await;
     idle.send(&request).await;

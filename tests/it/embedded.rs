@@ -1,4 +1,7 @@
 //! The embedded queue keeps what was answered 200, exactly once, whenever the process is killed.
+//!
+//! A kill leaves the kernel's page cache in place, so it proves the order of commit and answer, not the fsync;
+//! `failing_disk` shows that a failed fsync gives no receipt.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,6 @@ use retrieve_gateway::queue::embedded::{Embedded, OpenFile};
 use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest, Receipt};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 const HEALTHY: u8 = 0;
@@ -82,13 +81,26 @@ fn open(folder: &TempDir, fault: &Arc<AtomicU8>) -> (Arc<Queue>, std::thread::Jo
 async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
     let job = Job { id: Uuid::now_v7(), document: text.to_owned().into() };
     let reservation = MemoryBudget::new(1000).reserve(text.len()).unwrap();
-    queue.append(job, reservation, Instant::now() + Duration::from_secs(10)).await
+    queue.append(job, reservation, Duration::from_secs(10)).await
 }
 
 async fn documents(queue: &Queue) -> Vec<String> {
     let request = ReadRequest { after: Some("0".into()), limit: 1000, wait: Duration::ZERO };
     let page = queue.read(request).await.unwrap();
     page.entries.iter().map(|entry| String::from_utf8(entry.document.to_vec()).unwrap()).collect()
+}
+
+/// The next report of the queue's health.
+async fn changes(queue: &Queue) -> Health {
+    let mut health = queue.health();
+    health.mark_unchanged();
+    tokio::time::timeout(Duration::from_secs(10), health.changed()).await.expect("no report").unwrap();
+    health.borrow().clone()
+}
+
+async fn close(queue: Arc<Queue>, writer: std::thread::JoinHandle<()>) {
+    queue.close();
+    tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();
 }
 
 async fn comes_back(queue: &Queue) {
@@ -105,43 +117,97 @@ async fn after_a_failed_fsync_jobs_go_to_a_new_file_and_the_old_one_is_still_rea
     append(&queue, "1").await.unwrap();
     fault.store(SYNC_FAILS, Ordering::SeqCst);
     assert_eq!(append(&queue, "2").await.unwrap_err(), QueueError::Unconfirmed, "it may or may not be there");
-    assert!(matches!(&*queue.health().borrow(), Health::Down(_)));
-    assert!(
-        matches!(append(&queue, "3").await, Err(QueueError::Unavailable(_))),
-        "refused at once meanwhile"
-    );
+    // The new file can't be made either, again and again, and what comes meanwhile is refused at once.
+    for _ in 0..3 {
+        let why = changes(&queue).await;
+        assert!(matches!(why, Health::Down(_)), "{why:?}");
+        assert!(matches!(append(&queue, "3").await, Err(QueueError::Unavailable(_))));
+    }
     fault.store(HEALTHY, Ordering::SeqCst);
     comes_back(&queue).await;
     append(&queue, "4").await.unwrap();
     let before = documents(&queue).await;
     assert!(before == ["1", "4"] || before == ["1", "2", "4"], "{before:?}");
     assert!(folder.path().join("jobs-000002.redb").exists());
-    queue.close();
-    tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();
-    drop(queue);
+    close(queue, writer).await;
 
     // A restart reads both files, in order, and goes on behind them.
-    let (queue, _writer) = open(&folder, &fault);
+    let (queue, writer) = open(&folder, &fault);
     append(&queue, "5").await.unwrap();
     assert_eq!(documents(&queue).await, [before, vec!["5".to_owned()]].concat());
-    queue.close();
+    close(queue, writer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_unavailable_until_there_is_space_and_then_goes_on() {
+async fn a_full_disk_is_refused_until_there_is_space_and_then_goes_on() {
     let folder = TempDir::new().unwrap();
     let fault = Arc::new(AtomicU8::new(HEALTHY));
-    let (queue, _writer) = open(&folder, &fault);
-    for round in 0..5 {
+    let (queue, writer) = open(&folder, &fault);
+    for round in 0..3 {
         append(&queue, &format!("{round} before")).await.unwrap();
         fault.store(FULL, Ordering::SeqCst);
-        let refused = append(&queue, &format!("{round} while full")).await;
-        assert!(matches!(refused, Err(QueueError::Unavailable(_))), "{refused:?}");
+        append(&queue, &format!("{round} while full")).await.unwrap_err();
+        assert!(matches!(changes(&queue).await, Health::Down(_)), "it isn't ready while the disk is full");
         fault.store(HEALTHY, Ordering::SeqCst);
         comes_back(&queue).await;
     }
-    let expect: Vec<_> = (0..5).map(|round| format!("{round} before")).collect();
+    let expect: Vec<_> = (0..3).map(|round| format!("{round} before")).collect();
     assert_eq!(documents(&queue).await, expect, "nothing lost, nothing that was refused");
-    assert!(!folder.path().join("jobs-000002.redb").exists(), "a full disk is no reason for another file");
-    queue.close();
+    close(queue, writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_go_on_behind_a_new_file_that_is_still_empty() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "1").await.unwrap();
+    fault.store(FULL, Ordering::SeqCst);
+    append(&queue, "refused").await.unwrap_err();
+    fault.store(HEALTHY, Ordering::SeqCst);
+    comes_back(&queue).await;
+    close(queue, writer).await;
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "2").await.unwrap();
+    let request = ReadRequest { after: Some("1".into()), limit: 10, wait: Duration::ZERO };
+    let page = queue.read(request).await.unwrap();
+    assert_eq!(page.entries.len(), 1, "the second job has a number of its own behind the first");
+    close(queue, writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_of_a_file_being_made_is_no_queue() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("jobs-000001.redb.new"), b"half a file").unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "1").await.unwrap();
+    assert_eq!(documents(&queue).await, ["1"]);
+    assert!(!folder.path().join("jobs-000001.redb.new").exists());
+    close(queue, writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_file_that_cannot_be_read_holds_up_reading_but_not_new_jobs() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "1").await.unwrap();
+    fault.store(FULL, Ordering::SeqCst);
+    append(&queue, "refused").await.unwrap_err();
+    fault.store(HEALTHY, Ordering::SeqCst);
+    comes_back(&queue).await;
+    close(queue, writer).await;
+    let old = folder.path().join("jobs-000001.redb");
+    let good = std::fs::read(&old).unwrap();
+    std::fs::write(&old, b"damaged").unwrap();
+
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "2").await.unwrap();
+    let request = ReadRequest { after: Some("0".into()), limit: 10, wait: Duration::ZERO };
+    let error = queue.read(request).await.unwrap_err().to_string();
+    assert!(error.contains("jobs-000001.redb"), "{error}");
+    std::fs::write(&old, good).unwrap();
+    assert_eq!(documents(&queue).await, ["1", "2"], "put back in place, it is read");
+    close(queue, writer).await;
 }

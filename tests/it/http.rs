@@ -8,6 +8,9 @@ use crate::support::gateway::TestGateway;
 
 const HEAD: &str = "POST /integration/demo HTTP/1.1\r\nHost: x\r\n";
 
+/// How many rows of the table below don't get as far as a request.
+const MALFORMED_HEADS: f64 = 16.0;
+
 /// Sends bytes, ends the sending side, and reads what comes until the connection is closed.
 async fn status_of(gateway: &TestGateway, bytes: &[u8]) -> Option<u16> {
     let mut connection = Connection::open(gateway.address).await;
@@ -86,6 +89,7 @@ async fn malformed_requests_are_refused_and_the_next_one_is_served() {
     assert_eq!(status_of(&gateway, &not_utf8).await, Some(400));
     assert!(gateway.jobs().await.is_empty());
     assert_eq!(gateway.post_json("{}").await.status, 200);
+    assert_eq!(gateway.metric("retrieve_malformed_heads_total").await, Some(MALFORMED_HEADS));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,6 +123,7 @@ async fn slow_heads_and_bodies_are_answered_408_and_closed() {
     assert_eq!(answer.status, 408);
     assert_eq!(answer.body, "{\"result\":false,\"error\":\"The request's head didn't arrive in time\"}");
     assert_eq!(slow_head.closed().await, b"");
+    assert_eq!(gateway.metric("retrieve_slow_heads_total").await, Some(1.0));
 
     let mut slow_body = Connection::open(gateway.address).await;
     slow_body.send(format!("{HEAD}Content-Length: 100\r\n\r\n{{")).await;

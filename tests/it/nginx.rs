@@ -9,7 +9,7 @@ use retrieve_gateway::admission::networks::{NetworkTable, parse_network};
 use retrieve_gateway::ingest::client_address::client_address;
 
 use crate::support::attempts::Random;
-use crate::support::client::Connection;
+use crate::support::client::{Connection, exchange};
 use crate::support::gateway::TestGateway;
 use crate::support::nginx::{Nginx, TRUSTED, remote_address};
 
@@ -143,7 +143,6 @@ async fn through_the_gateway(sets: &[Lines], trusted: &NetworkTable<()>) {
     let settings =
         [("RETRIEVE_TRUSTED_PROXIES", proxies.as_str()), ("RETRIEVE_ALLOWED_LIST", "198.18.255.255")];
     let gateway = TestGateway::start(&settings).await;
-    let mut connection = Connection::open(gateway.address).await;
     // HTTP takes white space away from a value's ends, before anybody looks at it.
     let plain =
         |line: &Vec<u8>| line.trim_ascii() == line.strip_prefix(b" ").unwrap_or(line).trim_ascii_end();
@@ -152,8 +151,7 @@ async fn through_the_gateway(sets: &[Lines], trusted: &NetworkTable<()>) {
         for line in lines {
             request.extend_from_slice(&[b"X-Forwarded-For: ", line.as_slice(), b"\r\n"].concat());
         }
-        connection.send([request, b"\r\n".to_vec()].concat()).await;
-        let answer = connection.answer().await;
+        let answer = exchange(gateway.address, [request, b"\r\n".to_vec()].concat()).await;
         let expect = match ours(lines, trusted) {
             Ok(address) => (403, format!("This domain/IP ({address}) isn't authorized on Retrieve")),
             Err(error) => (400, error),

@@ -67,6 +67,8 @@ async fn metrics_count_what_happened() {
         ("retrieve_in_flight_bytes", 0.0),
         ("retrieve_connections_accepted_total", 4.0),
         ("retrieve_queue_up", 1.0),
+        ("retrieve_malformed_heads_total", 0.0),
+        ("retrieve_slow_heads_total", 0.0),
     ] {
         assert_eq!(gateway.metric(line).await, Some(expect), "{line}");
     }

@@ -9,6 +9,7 @@ use retrieve_gateway::ingest::proxy_protocol::header::crc32c;
 
 use crate::support::attempts::Random;
 use crate::support::client::{Connection, post};
+use crate::support::eventually;
 use crate::support::gateway::TestGateway;
 use crate::support::nginx::Nginx;
 
@@ -207,6 +208,38 @@ async fn nobody_else_is_believed() {
         assert_eq!(gateway.post_json("{}").await.status, 200, "plain HTTP is served");
         assert_eq!(gateway.jobs().await[0]["source"]["ip"], "127.0.0.1");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_client_cannot_take_all_places_behind_its_proxy() {
+    let settings = [&SETTINGS[..], &[("RETRIEVE_MAX_CONNECTIONS_PER_ADDRESS", "2")]].concat();
+    let gateway = TestGateway::start(&settings).await;
+    let mut open = Vec::new();
+    for (client, expect) in [
+        ("203.0.113.5", 200),
+        ("203.0.113.5", 200),
+        ("203.0.113.5", 503),
+        ("203.0.113.6", 200),
+        // A proxy behind the proxy speaks for many.
+        ("10.0.0.7", 403),
+        ("10.0.0.7", 403),
+        ("10.0.0.7", 403),
+    ] {
+        let mut connection = Connection::open(gateway.address).await;
+        connection.send(format!("PROXY TCP4 {client} 192.0.2.1 1 2\r\n").into_bytes()).await;
+        connection.send(request("")).await;
+        assert_eq!(connection.answer().await.status, expect, "{client}");
+        open.push(connection);
+    }
+    assert_eq!(gateway.metric("retrieve_connections_refused_total").await, Some(1.0));
+    drop(open);
+    eventually("the places are free again", || async {
+        (gateway.metric("retrieve_connections_open").await? == 0.0).then_some(())
+    })
+    .await;
+    let mut connection = Connection::open(gateway.address).await;
+    connection.send([LINE.into(), request("")].concat()).await;
+    assert_eq!(connection.answer().await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
