@@ -1,7 +1,7 @@
 //! Who may call what: the app's allowlist, then the integration, then the integration's own policy.
 //!
 //! The order keeps ids secret: a caller that no rule admits gets the same refusal whether or not the integration
-//! exists.
+//! exists. Not so while the allowlists only report: then everyone is admitted, and learns what doesn't exist.
 
 pub mod allowlist;
 pub mod domains;
@@ -11,7 +11,7 @@ pub mod rate;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::admission::allowlist::{Allowlist, Rule};
+use crate::admission::allowlist::{Allowlist, Proof, Rule};
 use crate::admission::domains::Finding;
 use crate::app::App;
 use crate::integration::Integration;
@@ -34,6 +34,19 @@ impl<'a> Caller<'a> {
         self.rule
     }
 }
+
+/// What the allowlists are for: `RETRIEVE_ALLOWED_LIST_MODE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListMode {
+    /// A caller that no list admits is refused.
+    #[default]
+    Enforce,
+    /// It is let in and counted, to find the right list before it is enforced. Every other check stays.
+    Report,
+}
+
+/// What admits a caller that no list holds: no entry, and no proof of anything.
+static REPORTED: Rule = Rule { proof: Proof::Report, entry: String::new() };
 
 /// Why a caller was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +72,11 @@ pub async fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) ->
     let own = integration.map(|integration| &integration.allowlist);
     let rule = match app.allowlist.rule_for(address).or_else(|| own?.rule_for(address)) {
         Some(rule) => rule,
-        None => by_domain(app, own, address, now).await?,
+        None => match by_domain(app, own, address, now).await {
+            // What couldn't be decided is let in as well: what is looked for is who would have to be listed.
+            Err(_) if app.list_mode == ListMode::Report => &REPORTED,
+            found => found?,
+        },
     };
     let integration = integration.ok_or(Refusal::UnknownIntegration)?;
     if !integration.enabled {

@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 
+use crate::admission::ListMode;
 use crate::admission::allowlist::Allowlist;
 use crate::admission::domains::Domains;
 use crate::integration::Integrations;
@@ -16,6 +17,8 @@ pub struct App {
     pub allowlist: Allowlist,
     /// The look-ups of the domains on its lists and its integrations'; none if there is no domain.
     pub domains: Option<Domains>,
+    /// `RETRIEVE_ALLOWED_LIST_MODE`.
+    pub list_mode: ListMode,
     /// What its URLs accept.
     pub integrations: Integrations,
     /// Where its jobs go.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::admission::ListMode;
 use crate::admission::allowlist::Allowlist;
 use crate::admission::domains;
 use crate::admission::networks::NetworkTable;
@@ -68,8 +69,12 @@ pub struct Config {
     pub allowlist_is_default: bool,
     /// How the allowlists' domains are looked up: `RETRIEVE_DNS`, and limits that aren't settings.
     pub domains: domains::Settings,
+    /// `RETRIEVE_ALLOWED_LIST_MODE`.
+    pub list_mode: ListMode,
     /// `RETRIEVE_TRUSTED_PROXIES`.
     pub trusted_proxies: NetworkTable<()>,
+    /// `RETRIEVE_PROXY_PROTOCOL`: whether trusted proxies have to send a PROXY header.
+    pub proxy_protocol: bool,
     /// `RETRIEVE_INTEGRATIONS` and `RETRIEVE_INTEGRATIONS_FILE`.
     pub integrations: Integrations,
     /// `RETRIEVE_QUEUE`.

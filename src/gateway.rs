@@ -15,6 +15,7 @@ use crate::admission::domains::{Domains, ResolverError};
 use crate::app::{App, Apps};
 use crate::config::{Backend, Config};
 use crate::ingest::listener::{ConnectionLimits, Stop, serve};
+use crate::ingest::proxy_protocol::ProxyProtocol;
 use crate::ingest::service::public_service;
 use crate::ingest::{Context, listener};
 use crate::memory::MemoryBudget;
@@ -36,6 +37,7 @@ pub struct Gateway {
     public: TcpListener,
     private: TcpListener,
     limits: ConnectionLimits,
+    proxy_protocol: Option<ProxyProtocol>,
     drain_delay: Duration,
     drain_timeout: Duration,
     state: AdminState,
@@ -102,9 +104,14 @@ impl Gateway {
             domains: start_domains(&config, &metrics, &mut workers)?,
             name: config.app,
             allowlist: config.allowlist,
+            list_mode: config.list_mode,
             integrations: config.integrations,
             queue,
         };
+        let proxy_protocol = config.proxy_protocol.then(|| ProxyProtocol {
+            trusted: Arc::new(config.trusted_proxies.clone()),
+            timeout: config.connections.header_timeout,
+        });
         let context = Context {
             apps: Apps::one(app),
             trusted_proxies: config.trusted_proxies,
@@ -117,6 +124,7 @@ impl Gateway {
             public,
             private,
             limits: config.connections,
+            proxy_protocol,
             drain_delay: config.drain_delay,
             drain_timeout: config.drain_timeout,
             state: AdminState {
@@ -150,7 +158,16 @@ impl Gateway {
     /// # Errors
     /// It stopped otherwise than asked.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), RunError> {
-        let Gateway { public, private, limits, drain_delay, drain_timeout, state, mut workers } = self;
+        let Gateway {
+            public,
+            private,
+            limits,
+            proxy_protocol,
+            drain_delay,
+            drain_timeout,
+            state,
+            mut workers,
+        } = self;
         let (public_stop, private_stop) = (Stop::default(), Stop::default());
         let mut private_plane = Workers::default();
         if let Err(error) = start_private_plane(private, &state, limits, &private_stop, &mut private_plane) {
@@ -163,8 +180,8 @@ impl Gateway {
         let is_shared = move |peer| proxies.trusted_proxies.contains(peer);
         let make = move |peer| public_service(Arc::clone(&context), peer);
         let mut public_plane = Workers::default();
-        public_plane
-            .spawn_task("public-plane", serve(public, limits, metrics, public_stop.clone(), is_shared, make));
+        let serving = serve(public, limits, proxy_protocol, metrics, public_stop.clone(), is_shared, make);
+        public_plane.spawn_task("public-plane", serving);
         state.readiness.set_listening(true);
 
         let ended_early = tokio::select! {
@@ -264,7 +281,8 @@ fn start_private_plane(
                 Err(error) => return error!(%error, "the private plane can't listen"),
             };
             let make = move |peer| admin::private_service(router.clone(), peer);
-            listener::serve(listener, limits, ConnectionMetrics::default(), stop, |_| false, make).await;
+            let metrics = ConnectionMetrics::default();
+            listener::serve(listener, limits, None, metrics, stop, |_| false, make).await;
         });
     })
 }

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod body;
 pub mod client_address;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod rejection;
 pub mod route;
 pub mod service;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::admission;
+use crate::admission::allowlist::Proof;
 use crate::admission::networks::NetworkTable;
 use crate::app::Apps;
 use crate::ingest::answer::Accepted;
@@ -71,6 +73,7 @@ pub async fn ingest(
     let caller = admission::admit(app, route.integration, client.0, facts.started.into_std())
         .await
         .map_err(|refusal| Rejection::from_admission(refusal, route.integration, client.0))?;
+    facts.on_no_list = caller.rule().proof == Proof::Report;
 
     let bounds = Bounds { limit_bytes: caller.integration().body_limit_bytes, timeout: context.body_timeout };
     let ReceivedBody { bytes, mut reservation } = receive(body, bounds, &context.memory).await?;
@@ -125,6 +128,7 @@ impl Facts {
             started: Instant::now(),
             client: peer.ip(),
             integration: None,
+            on_no_list: false,
             body_bytes: 0,
         }
     }

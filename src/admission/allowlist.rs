@@ -112,6 +112,8 @@ pub enum Proof {
     Domain,
     /// A name of the address lies under a listed domain, and resolves back to the address.
     ReverseDns,
+    /// Not at all: the lists only report, and none of them holds the caller.
+    Report,
 }
 
 impl Proof {
@@ -123,6 +125,7 @@ impl Proof {
             Proof::Network => "network",
             Proof::Domain => "domain",
             Proof::ReverseDns => "reverse_dns",
+            Proof::Report => "report",
         }
     }
 }
@@ -282,6 +285,36 @@ mod tests {
         assert_eq!((rule.proof.as_str(), rule.entry.as_str()), ("reverse_dns", "*.example.org"));
         assert_eq!(list.rule_for_owner([&other].into_iter()), None);
         assert_eq!(list.rule_for("203.0.113.5".parse().unwrap()), None, "no address without a proof");
+    }
+
+    #[test]
+    fn no_other_form_of_an_address_passes_the_list() {
+        let mut list = Allowlist::default();
+        for entry in ["203.0.113.5", "::ffff:192.0.2.0/120", "64:ff9b::/96", "2001:db8::5"] {
+            list.add(Entry::parse(entry).unwrap(), entry);
+        }
+        for (address, expect) in [
+            ("::ffff:203.0.113.5", Some("203.0.113.5")),
+            ("::ffff:cb00:7105", Some("203.0.113.5")),
+            ("0:0:0:0:0:ffff:cb00:7105", Some("203.0.113.5")),
+            ("::203.0.113.5", None),
+            ("::ffff:0:203.0.113.5", None),
+            ("2002:cb00:7105::", None),
+            // A list that was written in the mapped form is a list of IPv4.
+            ("192.0.2.77", Some("::ffff:192.0.2.0/120")),
+            ("::ffff:192.0.2.77", Some("::ffff:192.0.2.0/120")),
+            ("192.0.3.0", None),
+            // Listing the translator's prefix admits what it translates, and no IPv4 address itself.
+            ("64:ff9b::203.0.113.6", Some("64:ff9b::/96")),
+            ("203.0.113.6", None),
+            ("2001:db8::5", Some("2001:db8::5")),
+            ("2001:db8::5:0", None),
+            ("::", None),
+            ("0.0.0.0", None),
+        ] {
+            let rule = list.rule_for(address.parse().unwrap());
+            assert_eq!(rule.map(|rule| rule.entry.as_str()), expect, "{address}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::{EXIT_CONFIG, complain};
+use crate::admission::ListMode;
 use crate::config::problems::{Problems, Severity};
 use crate::config::{Backend, Config, Environment, env};
 use crate::gateway::Gateway;
@@ -72,7 +73,7 @@ fn announce(config: &Config, problems: &Problems) {
     for problem in problems.iter().filter(|problem| problem.severity == Severity::Warning) {
         warn!(setting = %problem.key, origin = %problem.origin, hint = problem.hint.as_deref(), "{}", problem.message);
     }
-    if config.allowlist_is_default {
+    if config.allowlist_is_default && config.list_mode == ListMode::Enforce {
         info!("RETRIEVE_ALLOWED_LIST isn't set: only this machine (loopback) may call");
     }
     match &config.queue {

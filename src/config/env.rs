@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::parse::{self, Unreadable};
 use super::problems::Problems;
 use super::{Backend, Config, Strings, integrations, secret};
+use crate::admission::ListMode;
 use crate::admission::allowlist::{Allowlist, Entry};
 use crate::admission::domains;
 use crate::admission::networks::{NetworkTable, parse_network};
@@ -45,8 +46,9 @@ pub const VARIABLES: &[Variable] = &[
         "loopback",
         "who may call: addresses, networks, domains, * for everyone",
     ),
+    variable("RETRIEVE_ALLOWED_LIST_MODE", "enforce", "report: who is on no list is let in and counted"),
     variable("RETRIEVE_TRUSTED_PROXIES", "", "addresses and networks whose Forwarded headers count"),
-    variable("RETRIEVE_PROXY_PROTOCOL", "off", "only off in this version"),
+    variable("RETRIEVE_PROXY_PROTOCOL", "off", "on: trusted proxies must send a PROXY header (v1 or v2)"),
     variable("RETRIEVE_INTEGRATIONS", "", "ids of integrations without settings; * for every well-formed id"),
     variable(
         "RETRIEVE_INTEGRATIONS_FILE",
@@ -124,7 +126,9 @@ impl Reader<'_> {
             allowlist,
             allowlist_is_default,
             domains: domains::Settings { resolver: self.resolver(), ..domains::Settings::default() },
+            list_mode: self.list_mode(),
             trusted_proxies: self.trusted_proxies(),
+            proxy_protocol: self.proxy_protocol(),
             integrations,
             queue: self.queue(),
             queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),
@@ -157,6 +161,16 @@ impl Reader<'_> {
     fn parse<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, Unreadable>) -> Option<T> {
         let text = self.text(name);
         parse(&text).map_err(|unreadable| self.error(name, unreadable)).ok()
+    }
+
+    /// One of two words.
+    fn choice<T: Copy>(&mut self, name: &str, [one, other]: [(&str, T); 2]) -> T {
+        let value = self.parse(name, |text| match text {
+            _ if text == one.0 => Ok(one.1),
+            _ if text == other.0 => Ok(other.1),
+            _ => Err(Unreadable::new(format!("`{text}` is neither {} nor {}", one.0, other.0))),
+        });
+        value.unwrap_or(one.1)
     }
 
     fn error(&mut self, name: &str, unreadable: Unreadable) {
@@ -226,6 +240,19 @@ impl Reader<'_> {
         (list, false)
     }
 
+    fn list_mode(&mut self) -> ListMode {
+        let name = "RETRIEVE_ALLOWED_LIST_MODE";
+        let mode = self.choice(name, [("enforce", ListMode::Enforce), ("report", ListMode::Report)]);
+        if mode == ListMode::Report {
+            let message = "no allowlist is enforced: everyone who can reach this gateway is let in, and may find out \
+                           which integrations exist";
+            let hint = "set enforce as soon as the log's `would be refused` lines name no sender of yours"
+                .to_owned();
+            self.problems.warning(name, ORIGIN, message, Some(hint));
+        }
+        mode
+    }
+
     fn trusted_proxies(&mut self) -> NetworkTable<()> {
         let name = "RETRIEVE_TRUSTED_PROXIES";
         let mut table = NetworkTable::default();
@@ -244,6 +271,17 @@ impl Reader<'_> {
         let name = "RETRIEVE_DNS";
         let text = self.set(name)?;
         parse::resolver_address(&text).map_err(|unreadable| self.error(name, unreadable)).ok()
+    }
+
+    /// Without a proxy to require the header of, nothing would be required of anybody.
+    fn proxy_protocol(&mut self) -> bool {
+        let name = "RETRIEVE_PROXY_PROTOCOL";
+        let is_on = self.choice(name, [("off", false), ("on", true)]);
+        if is_on && parse::list(&self.text("RETRIEVE_TRUSTED_PROXIES")).next().is_none() {
+            let hint = "name the proxies in RETRIEVE_TRUSTED_PROXIES".to_owned();
+            self.problems.error(name, ORIGIN, "no proxy is trusted to send a PROXY header", Some(hint));
+        }
+        is_on
     }
 
     fn integrations(&mut self, body_limit_bytes: usize) -> crate::integration::Integrations {
@@ -341,29 +379,12 @@ impl Reader<'_> {
             let hint = "write error, warn, info or debug".to_owned();
             self.problems.error("RETRIEVE_LOG", ORIGIN, format!("`{filter}` isn't a level"), Some(hint));
         }
-        let format = self.parse("RETRIEVE_LOG_FORMAT", |text| match text {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
-            _ => Err(Unreadable::new(format!("`{text}` is neither text nor json"))),
-        });
-        LogConfig { filter, format: format.unwrap_or_default() }
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        LogConfig { filter, format: self.choice("RETRIEVE_LOG_FORMAT", formats) }
     }
 
-    /// What would protect something stops the start, as long as it isn't built; the rest is a warning.
+    /// What has no effect yet is a warning.
     fn report_not_built_yet(&mut self) {
-        match self.text("RETRIEVE_PROXY_PROTOCOL").as_str() {
-            "off" => {}
-            "on" => self.problems.error(
-                "RETRIEVE_PROXY_PROTOCOL",
-                ORIGIN,
-                "the PROXY protocol isn't built yet",
-                None,
-            ),
-            other => self.error(
-                "RETRIEVE_PROXY_PROTOCOL",
-                Unreadable::new(format!("`{other}` is neither on nor off")),
-            ),
-        }
         if self.set("RETRIEVE_DATA_DIR").is_some() {
             let what = "there is no outage journal yet, so it has no effect";
             self.problems.warning("RETRIEVE_DATA_DIR", ORIGIN, what, None);

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::proxy_protocol::{Identified, ProxyProtocol};
 use super::wire::{Phase, Timeouts, Wire, linger};
 use crate::telemetry::metrics::{ConnectionGuard, ConnectionMetrics};
 
@@ -46,7 +48,6 @@ pub struct ConnectionLimits {
 struct Slots {
     all: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    max_per_address: usize,
 }
 
 /// A place for one connection, until it is dropped.
@@ -58,19 +59,25 @@ struct Slot {
 }
 
 impl Slots {
-    /// Takes a place. Peers that many senders come through (trusted proxies) aren't counted by their address.
-    fn take(&self, peer: IpAddr, shared: bool) -> Option<Slot> {
+    /// Takes a place, which is nobody's yet.
+    fn take(&self) -> Option<Slot> {
         let place = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        let address = (!shared).then(|| network_of(peer));
-        if let Some(address) = address {
-            let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = by_address.entry(address).or_default();
-            if *open >= self.max_per_address {
-                return None;
-            }
-            *open += 1;
+        Some(Slot { _place: place, address: None, by_address: Arc::clone(&self.by_address) })
+    }
+}
+
+impl Slot {
+    /// Counts the connection by its peer, if that one has less than `max` of them.
+    fn count(&mut self, peer: IpAddr, max: usize) -> bool {
+        let address = network_of(peer);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = by_address.entry(address).or_default();
+        if *open >= max {
+            return false;
         }
-        Some(Slot { _place: place, address, by_address: Arc::clone(&self.by_address) })
+        *open += 1;
+        self.address = Some(address);
+        true
     }
 }
 
@@ -114,55 +121,99 @@ const MAX_REFUSALS: usize = 64;
 const BUFFER_LIMIT_BYTES: usize = 64 << 10;
 
 /// Serves a plane until it has drained: `is_shared` says whose connections aren't counted by address, `make` gives a
-/// service for each connection.
+/// service for each connection, by the address that it comes from.
 pub async fn serve<S, B>(
     listener: TcpListener,
     limits: ConnectionLimits,
+    proxy_protocol: Option<ProxyProtocol>,
     metrics: ConnectionMetrics,
     stop: Stop,
-    is_shared: impl Fn(IpAddr) -> bool,
-    make: impl Fn(SocketAddr) -> S,
+    is_shared: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    make: impl Fn(SocketAddr) -> S + Send + Sync + 'static,
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let slots = Slots {
-        all: Arc::new(Semaphore::new(limits.max_connections)),
-        by_address: Arc::default(),
-        max_per_address: limits.max_per_address,
-    };
+    let slots = Slots { all: Arc::new(Semaphore::new(limits.max_connections)), by_address: Arc::default() };
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
-    while let Some(accepted) = stop.drain.run_until_cancelled(listener.accept()).await {
+    let plane = Arc::new(Plane { limits, proxy_protocol, metrics, drain: stop.drain, is_shared, make });
+    while let Some(accepted) = plane.drain.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, peer)) => match slots.take(peer.ip(), is_shared(peer.ip())) {
+            Ok((stream, peer)) => match plane.place_for(peer, &slots) {
                 Some(slot) => {
-                    let open = (slot, metrics.open());
-                    let serving = serve_connection(
-                        stream,
-                        limits,
-                        make(peer),
-                        stop.drain.clone(),
-                        metrics.clone(),
-                        open,
-                    );
+                    let open = (slot, plane.metrics.open());
+                    let serving = Arc::clone(&plane).serve_peer(stream, peer, open);
                     let abort = stop.abort.clone();
                     connections.spawn(async move { abort.run_until_cancelled(serving).await });
                 }
                 None => {
-                    metrics.refused.inc();
+                    plane.metrics.refused.inc();
                     if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                         connections.spawn(refuse_connection(stream, permit));
                     }
                 }
             },
-            Err(error) => rest_after(&error, &metrics).await,
+            Err(error) => rest_after(&error, &plane.metrics).await,
         }
     }
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// What all connections of a plane have in common.
+struct Plane<I, M> {
+    limits: ConnectionLimits,
+    proxy_protocol: Option<ProxyProtocol>,
+    metrics: ConnectionMetrics,
+    drain: CancellationToken,
+    is_shared: I,
+    make: M,
+}
+
+impl<I: Fn(IpAddr) -> bool, M> Plane<I, M> {
+    fn place_for(&self, peer: SocketAddr, slots: &Slots) -> Option<Slot> {
+        let mut slot = slots.take()?;
+        self.count(&mut slot, peer).then_some(slot)
+    }
+
+    /// False if the peer has as many connections as it may. Those that many senders come through (trusted proxies) aren't
+    /// counted by their address.
+    fn count(&self, slot: &mut Slot, peer: SocketAddr) -> bool {
+        (self.is_shared)(peer.ip()) || slot.count(peer.ip(), self.limits.max_per_address)
+    }
+
+    /// Learns from a proxy's header, if there has to be one, whose connection it is, and serves it.
+    async fn serve_peer<S, B>(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        mut open: (Slot, ConnectionGuard),
+    ) where
+        M: Fn(SocketAddr) -> S,
+        S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let mut from = Identified { peer, unread: Bytes::new() };
+        if let Some(proxy_protocol) = &self.proxy_protocol {
+            let identified = proxy_protocol.identify(&mut stream, peer, &self.metrics).await;
+            let Some(identified) = identified else { return };
+            from = identified;
+        }
+        if from.peer != peer && !self.count(&mut open.0, from.peer) {
+            self.metrics.refused.inc();
+            return refuse_connection(stream, open).await;
+        }
+        let service = (self.make)(from.peer);
+        let (drain, metrics) = (self.drain.clone(), self.metrics.clone());
+        serve_connection((stream, from.unread), self.limits, service, drain, metrics, open).await;
+    }
 }
 
 /// A connection that was reset before it was accepted is its peer's affair; anything else needs a pause.
@@ -175,14 +226,14 @@ async fn rest_after(error: &io::Error, metrics: &ConnectionMetrics) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn refuse_connection(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+async fn refuse_connection<P>(mut stream: TcpStream, _permit: P) {
     if stream.write_all(&super::answer::overloaded_bytes()).await.is_ok() {
         linger(stream).await;
     }
 }
 
 async fn serve_connection<S, B>(
-    stream: TcpStream,
+    (stream, unread): (TcpStream, Bytes),
     limits: ConnectionLimits,
     service: S,
     drain: CancellationToken,
@@ -200,7 +251,7 @@ async fn serve_connection<S, B>(
     let phase = Arc::new(Phase::default());
     let timeouts =
         Timeouts { head: limits.header_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
-    let mut wire = Wire::new(stream, Arc::clone(&phase), timeouts);
+    let mut wire = Wire::new(stream, unread, Arc::clone(&phase), timeouts);
     let service = TowerToHyperService::new(service);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         phase.begin_exchange();

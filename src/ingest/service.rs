@@ -34,6 +34,8 @@ pub struct Facts {
     pub client: IpAddr,
     /// The integration that the path names.
     pub integration: Option<String>,
+    /// No allowlist holds the client; it was let in because the lists only report.
+    pub on_no_list: bool,
     /// How long the body is.
     pub body_bytes: usize,
 }
@@ -80,6 +82,9 @@ fn conclude(
         Err(rejection) => (rejection.code(), rejection.status()),
     };
     metrics.count_request(code, status.as_u16(), elapsed);
+    if facts.on_no_list {
+        metrics.allowlist_reported.inc();
+    }
     log(facts, elapsed, code, status, outcome);
     answer(outcome, is_shared)
 }
@@ -97,6 +102,9 @@ fn log(
     let bytes = facts.body_bytes;
     let status = status.as_u16();
     let micros = elapsed.as_micros();
+    if facts.on_no_list {
+        warn!(%id, %client, integration, "would be refused: the client is on no allowlist");
+    }
     let Err(rejection) = outcome else {
         info!(%id, %client, integration, bytes, status, micros, "accepted");
         return;

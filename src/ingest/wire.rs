@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -60,6 +61,8 @@ impl Phase {
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
+    /// What was read of the stream before it was HTTP's.
+    unread: Bytes,
     phase: Arc<Phase>,
     timeouts: Timeouts,
     /// When the head or the pause must have ended.
@@ -77,10 +80,11 @@ pub struct Wire {
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
 
 impl Wire {
-    pub fn new(stream: TcpStream, phase: Arc<Phase>, timeouts: Timeouts) -> Wire {
+    pub fn new(stream: TcpStream, unread: Bytes, phase: Arc<Phase>, timeouts: Timeouts) -> Wire {
         let deadline = Instant::now() + timeouts.head;
         Wire {
             stream,
+            unread,
             phase,
             timeouts,
             deadline,
@@ -110,6 +114,16 @@ impl Wire {
             HEAD => self.received_any,
             _ => true,
         }
+    }
+
+    fn poll_bytes(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let length = self.unread.len().min(buffer.remaining());
+        buffer.put_slice(&self.unread[..length]);
+        self.unread.advance(length);
+        Poll::Ready(Ok(()))
     }
 
     /// Whether a head was begun and not ended in time.
@@ -177,7 +191,7 @@ impl AsyncRead for Wire {
             this.deadline = Instant::now() + this.timeouts.idle;
         }
         let before = buffer.filled().len();
-        if let Poll::Ready(result) = Pin::new(&mut this.stream).poll_read(context, buffer) {
+        if let Poll::Ready(result) = this.poll_bytes(context, buffer) {
             if buffer.filled().len() == before {
                 this.peer_closed = true;
             } else if this.phase.get() == IDLE {

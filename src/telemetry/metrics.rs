@@ -93,6 +93,11 @@ impl DnsMetrics {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
 /// The metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -104,6 +109,8 @@ pub struct Metrics {
     in_flight: Gauge,
     in_flight_bytes: Gauge<u64, AtomicU64>,
     queue_up: Gauge,
+    /// Requests let in because the allowlists only report.
+    pub allowlist_reported: Counter,
     /// The public plane's connections.
     pub connections: ConnectionMetrics,
     /// The look-ups of domain entries.
@@ -123,6 +130,7 @@ pub struct ConnectionMetrics {
     pub slow_heads: Counter,
     /// Failures to accept.
     pub accept_errors: Counter,
+    proxy_headers_refused: Family<Reason, Counter>,
 }
 
 /// Counts one open connection until it is dropped.
@@ -135,6 +143,11 @@ impl ConnectionMetrics {
         self.accepted.inc();
         self.open.inc();
         ConnectionGuard(self.open.clone())
+    }
+
+    /// Counts a connection of a trusted proxy that was closed for its PROXY header.
+    pub fn count_proxy_header(&self, reason: &'static str) {
+        self.proxy_headers_refused.get_or_create(&Reason { reason }).inc();
     }
 }
 
@@ -155,6 +168,7 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             in_flight_bytes: Gauge::default(),
             queue_up: Gauge::default(),
+            allowlist_reported: Counter::default(),
             connections: ConnectionMetrics::default(),
             dns: DnsMetrics::default(),
             registry: Registry::default(),
@@ -182,6 +196,11 @@ impl Default for Metrics {
             metrics.in_flight_bytes.clone(),
         );
         registry.register("queue_up", "1 while the queue takes jobs", metrics.queue_up.clone());
+        registry.register(
+            "allowlist_reported",
+            "Requests let in by nothing but RETRIEVE_ALLOWED_LIST_MODE=report",
+            metrics.allowlist_reported.clone(),
+        );
         let connections = &metrics.connections;
         registry.register("connections_open", "Open connections", connections.open.clone());
         registry.register("connections_accepted", "Accepted connections", connections.accepted.clone());
@@ -198,6 +217,11 @@ impl Default for Metrics {
             connections.accept_errors.clone(),
         );
         metrics.dns.register(&mut registry);
+        registry.register(
+            "proxy_headers_refused",
+            "Connections of trusted proxies closed for their PROXY header",
+            connections.proxy_headers_refused.clone(),
+        );
         Metrics { registry, ..metrics }
     }
 }

@@ -20,7 +20,8 @@ fn every_bad_value_is_named_with_a_hint() {
         ("RETRIEVE_LISTEN", "8080"),
         ("RETRIEVE_APP", "my app"),
         ("RETRIEVE_TRUSTED_PROXIES", "10.0.0.0/8, proxy.example"),
-        ("RETRIEVE_PROXY_PROTOCOL", "on"),
+        ("RETRIEVE_PROXY_PROTOCOL", "v2"),
+        ("RETRIEVE_ALLOWED_LIST_MODE", "monitor"),
         ("RETRIEVE_INTEGRATIONS", "demo, a.b, x"),
         ("RETRIEVE_QUEUE", "postgres://secret@host"),
         ("RETRIEVE_QUEUE_TIMEOUT", "soon"),
@@ -37,6 +38,21 @@ fn every_bad_value_is_named_with_a_hint() {
         ("RETRIEVE_LISTEN_FILE", "/x"),
         ("RETRIEVE_GATEWAY_SERVICE_HOST", "10.0.0.1"),
     ]));
+}
+
+#[test]
+fn required_proxy_headers_need_a_trusted_proxy() {
+    let on = ("RETRIEVE_PROXY_PROTOCOL", "on");
+    insta::assert_snapshot!(problems(&[on, ("RETRIEVE_TRUSTED_PROXIES", " ")]));
+    assert!(!problems(&[on, ("RETRIEVE_TRUSTED_PROXIES", "10.0.0.0/8")]).stop_the_start());
+    // Nobody's mistake in the other setting is hidden by this one.
+    let words = problems(&[on, ("RETRIEVE_TRUSTED_PROXIES", "proxy.example")]).to_string();
+    assert!(words.contains("`proxy.example`: ") && !words.contains("no proxy is trusted"), "{words}");
+}
+
+#[test]
+fn lists_that_only_report_are_a_warning() {
+    insta::assert_snapshot!(problems(&[("RETRIEVE_ALLOWED_LIST_MODE", "report")]));
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! The harness: gateways in this process and as real processes, a client that sends raw bytes, a real redis-server.
+//! The harness: gateways in this process and as real processes, a client that sends raw bytes, a real redis-server and nginx.
 
 pub mod attempts;
 pub mod client;
 pub mod fake_dns;
 pub mod gateway;
+pub mod nginx;
 pub mod process;
 pub mod redis_server;
 

@@ -36,7 +36,10 @@ pub struct Connection {
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> Connection {
-        Connection { stream: TcpStream::connect(address).await.unwrap(), received: Vec::new() }
+        let stream = TcpStream::connect(address).await.unwrap();
+        // What is sent in pieces arrives in pieces.
+        stream.set_nodelay(true).unwrap();
+        Connection { stream, received: Vec::new() }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -50,7 +53,12 @@ impl Connection {
 
     /// Closes the sending side.
     pub async fn finish_sending(&mut self) {
-        self.stream.shutdown().await.unwrap();
+        self.try_finish_sending().await.unwrap();
+    }
+
+    /// Closes the sending side of a connection that the peer may have closed already.
+    pub async fn try_finish_sending(&mut self) -> std::io::Result<()> {
+        self.stream.shutdown().await
     }
 
     /// Reads one answer by its content length.

@@ -26,6 +26,7 @@ pub struct GatewayProcess {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     child: Child,
+    begin_of_log: Vec<serde_json::Value>,
     log: Lines<BufReader<ChildStderr>>,
 }
 
@@ -39,13 +40,16 @@ impl GatewayProcess {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut begin_of_log = Vec::new();
         loop {
             let line = log.next_line().await.unwrap().expect("the gateway ended before it listened");
             let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
             if line["message"] == "listening" {
                 let address = |name: &str| line[name].as_str().unwrap().parse().unwrap();
-                return GatewayProcess { address: address("public"), admin: address("private"), child, log };
+                let (address, admin) = (address("public"), address("private"));
+                return GatewayProcess { address, admin, child, begin_of_log, log };
             }
+            begin_of_log.push(line);
         }
     }
 
@@ -61,6 +65,11 @@ impl GatewayProcess {
 
     pub async fn ended(&mut self) -> ExitStatus {
         self.child.wait().await.unwrap()
+    }
+
+    /// What it logged before it said where it listens.
+    pub fn log_before_listening(&self) -> &[serde_json::Value] {
+        &self.begin_of_log
     }
 
     /// What it logged since it listens, once it has ended.
