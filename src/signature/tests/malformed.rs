@@ -304,6 +304,39 @@ fn a_fetched_key_is_the_senders_and_the_webhook_ours() {
     assert!(unverified.is_temporary(), "{unverified}");
 }
 
+/// A digit that moves from the token to the time leaves the signed bytes as they were.
+#[test]
+fn mailguns_time_has_a_fixed_length() {
+    let key = mac::MacKey::new(MacAlgorithm::HmacSha256, b"mailgun-signing-key").unwrap();
+    let token = "8".repeat(50);
+    let code = hex::encode(key.tag(&[b"1529006854".into(), token.as_bytes().into()]));
+    let mut sample = sample("mailgun");
+    sample.secrets = vec!["mailgun-signing-key".to_owned()];
+    let verifier = sample.signed_verifier();
+    for (timestamp, token, expect) in [
+        ("1529006854", token.as_str(), None),
+        ("15290068548", &token[1..], Some(Reason::MalformedId)),
+        ("152900685", &format!("4{token}"), Some(Reason::MalformedId)),
+    ] {
+        let mut parts = sample.parts();
+        parts.body = format!("timestamp={timestamp}&token={token}&signature={code}").into();
+        assert_eq!(parts.reason(&verifier), expect, "{timestamp}");
+    }
+}
+
+#[test]
+fn a_header_with_a_secret_is_known_whatever_its_name() {
+    let carries = |preset: &str, header: &'static str| {
+        sample(preset).signed_verifier().carries(&HeaderName::from_static(header))
+    };
+    assert!(carries("paypal", "paypal-transmission-sig") && carries("shopify", "shopify-hmac-sha256"));
+    assert!(carries("magento-mageplaza", "x-webhook-secret") && carries("basic", "authorization"));
+    assert!(!carries("shopify", "x-shopify-topic") && !carries("slack", "x-slack-request-timestamp"));
+    let maxun = sample("maxun").signed_verifier();
+    assert!(maxun.carries_parameter("token") && !maxun.carries_parameter("id"));
+    assert!(!Verifier::Unsigned.carries_parameter("token"));
+}
+
 #[test]
 fn no_preset_works_without_a_good_secret() {
     for preset in source::presets() {
