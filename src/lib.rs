@@ -27,6 +27,7 @@ pub mod app;
 pub mod command;
 pub mod config;
 pub mod gateway;
+pub mod handshake;
 pub mod ingest;
 pub mod integration;
 pub mod job;
