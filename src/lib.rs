@@ -32,6 +32,7 @@ pub mod ingest;
 pub mod integration;
 pub mod job;
 pub mod memory;
+pub mod outbound;
 pub mod payload;
 pub mod queue;
 pub mod shutdown;
