@@ -15,16 +15,15 @@ mod answer;
 mod challenge;
 mod head;
 mod json;
-mod kind;
 mod signed;
 mod unsigned;
 
 use http::{HeaderMap, Method};
 use secrecy::SecretString;
 
+pub use crate::source::Handshake;
 pub use answer::{HandshakeAnswer, Notice};
 pub use challenge::Refused;
-pub use kind::Handshake;
 
 /// The longest body of an answer, in bytes.
 pub const ANSWER_LIMIT_BYTES: usize = 1024;

@@ -30,7 +30,7 @@ use crate::ingest::service::Facts;
 use crate::job::{Job, Parts};
 use crate::memory::MemoryBudget;
 use crate::payload::{Payload, PayloadOptions};
-use crate::signature::Verified;
+use crate::signature::{SignedRequest, Verified};
 use crate::telemetry::metrics::Metrics;
 
 /// What the path needs besides the request.
@@ -76,7 +76,14 @@ pub async fn ingest(
     let deadline = Instant::now() + context.queue_timeout;
     facts.body_bytes = received.bytes.len();
 
-    let verified = caller.integration().verifier.verify(&request.headers, received.bytes)?;
+    let verified = caller.integration().verifier.verify(&SignedRequest {
+        method: &request.method,
+        uri: &request.uri,
+        headers: &request.headers,
+        body: &received.bytes,
+        now: facts.received_at,
+        public_url: None,
+    })?;
     let payload = decode(verified.clone(), &request, route.is_xml, &caller.integration().payload).await?;
 
     let job = Job::encode(&Parts {

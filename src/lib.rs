@@ -37,6 +37,7 @@ pub mod payload;
 pub mod queue;
 pub mod shutdown;
 pub mod signature;
+pub mod source;
 pub mod telemetry;
 
 /// This gateway's version.

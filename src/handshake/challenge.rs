@@ -1,12 +1,15 @@
 //! Challenges: what a stranger sent and wants to see again, held to closed alphabets.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
-use percent_encoding::percent_decode;
+use http::header::HeaderName;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::ANSWER_LIMIT_BYTES;
+use crate::signature::headers;
 
 /// A handshake that isn't answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,37 +76,20 @@ const QUERY_LIMIT_BYTES: usize = 8 * 1024;
 ///
 /// # Errors
 /// It is there twice: nobody can say which one the sender meant.
-pub(super) fn parameter(query: &str, name: &str) -> Result<Option<Vec<u8>>, Refused> {
+pub(super) fn parameter<'r>(query: &'r str, name: &str) -> Result<Option<Cow<'r, [u8]>>, Refused> {
     if query.len() > QUERY_LIMIT_BYTES {
         return Err(Refused::Challenge);
     }
-    let mut values = query.split('&').filter_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key) == name.as_bytes()).then(|| decode(value))
-    });
-    let first = values.next();
-    match values.next() {
-        Some(_) => Err(Refused::Challenge),
-        None => Ok(first),
-    }
-}
-
-fn decode(text: &str) -> Vec<u8> {
-    let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-    percent_decode(&spaced).collect()
+    headers::parameter(query, name).map_err(|_| Refused::Challenge)
 }
 
 /// The value of a header. None if it isn't there.
 ///
 /// # Errors
-/// It is there twice.
-pub(super) fn header<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>, Refused> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    match values.next() {
-        Some(_) => Err(Refused::Challenge),
-        None => Ok(first.map(http::HeaderValue::as_bytes)),
-    }
+/// It is there twice, or isn't visible ASCII.
+pub(super) fn header<'r>(map: &'r HeaderMap, name: &'static str) -> Result<Option<&'r [u8]>, Refused> {
+    let value = headers::find(map, &HeaderName::from_static(name)).map_err(|_| Refused::Challenge)?;
+    Ok(value.map(str::as_bytes))
 }
 
 /// Compares the token that was given with the agreed one, in a time that depends on the given one alone: two hashes

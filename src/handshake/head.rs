@@ -64,7 +64,7 @@ pub(super) fn okta(headers: &HeaderMap) -> Outcome {
 /// to be the agreed one where the settings name one.
 pub(super) fn acrobat_sign(headers: &HeaderMap, settings: &HandshakeSettings) -> Outcome {
     let name = HeaderName::from_static("x-adobesign-clientid");
-    let Some(client) = header(headers, name.as_str())? else { return Ok(None) };
+    let Some(client) = header(headers, "x-adobesign-clientid")? else { return Ok(None) };
     let client = UNSIGNABLE.check(client)?;
     if settings.verify_token.is_some() {
         require_token(Some(client.as_bytes()), settings.verify_token.as_ref())?;

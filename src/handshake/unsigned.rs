@@ -9,14 +9,11 @@ use serde::Deserialize;
 use super::answer::{HandshakeAnswer, Notice};
 use super::challenge::{LINE, Refused, TOKEN, header, parameter};
 use super::{Outcome, Request, json};
+use crate::source::is_woocommerce_ping;
 
-/// `WC_Webhook::deliver_ping`: the body alone, without any `X-WC-` header; `200 !== $response_code` is an error that
-/// the shop's owner sees.
+/// `WC_Webhook::deliver_ping`: `200 !== $response_code` is an error that the shop's owner sees.
 pub(super) fn woocommerce(request: &Request<'_>) -> Option<HandshakeAnswer> {
-    let id = request.body.strip_prefix(b"webhook_id=")?;
-    let is_number = (1..=20).contains(&id.len()) && id.iter().all(u8::is_ascii_digit);
-    let is_delivery = request.headers.keys().any(|name| name.as_str().starts_with("x-wc-"));
-    (is_number && !is_delivery).then(HandshakeAnswer::empty)
+    is_woocommerce_ping(request.headers, request.body).then(HandshakeAnswer::empty)
 }
 
 /// Microsoft Graph, "Receive change notifications through webhooks": the decoded token as `text/plain`. A webhook
@@ -47,7 +44,7 @@ pub(super) fn monday(body: &[u8]) -> Outcome {
 /// it is echoed, and neither kept nor logged.
 pub(super) fn asana(headers: &HeaderMap) -> Outcome {
     let name = HeaderName::from_static("x-hook-secret");
-    let Some(secret) = header(headers, name.as_str())? else { return Ok(None) };
+    let Some(secret) = header(headers, "x-hook-secret")? else { return Ok(None) };
     let mut value = HeaderValue::from_str(TOKEN.check(secret)?).map_err(|_| Refused::Challenge)?;
     value.set_sensitive(true);
     Ok(Some(HandshakeAnswer::empty().with(name, value)))

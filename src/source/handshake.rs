@@ -1,10 +1,12 @@
-//! The kinds of handshakes.
+//! The ways in which senders try a URL out. Such a request is answered and never queued.
+
+use http::HeaderMap;
 
 /// How a sender tries a URL out. Those that answer with the secret's hash of a chosen text are oracles: who answers
 /// them must restrict that text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Handshake {
-    /// WooCommerce: `POST webhook_id=<n>` without a signature, answered exactly 200.
+    /// WooCommerce: `POST webhook_id=<n>` without a signature, answered exactly 200 ([`is_woocommerce_ping`]).
     WooCommercePing,
     /// Slack: signed `POST {"type":"url_verification","challenge":…}`, answered with the challenge.
     SlackUrlVerification,
@@ -50,4 +52,38 @@ pub enum Handshake {
     CloudEventsOptions,
     /// Azure Event Grid: `POST` of a `SubscriptionValidationEvent`, answered with its code.
     EventGridValidation,
+}
+
+/// Whether a request is WooCommerce's ping: on activation it posts `webhook_id=<n>` unsigned and without any of its
+/// headers, and a webhook whose ping isn't answered exactly 200 shows an error (`class-wc-webhook.php`,
+/// `deliver_ping`).
+pub fn is_woocommerce_ping(headers: &HeaderMap, body: &[u8]) -> bool {
+    let digits = body.strip_prefix(b"webhook_id=");
+    let is_number = digits.is_some_and(|digits| {
+        (1..=20).contains(&digits.len()) && digits.iter().all(|digit| digit.is_ascii_digit())
+    });
+    is_number && !headers.keys().any(|name| name.as_str().starts_with("x-wc-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_that_and_nothing_else() {
+        let mut headers = HeaderMap::new();
+        for (body, expect) in [
+            ("webhook_id=42", true),
+            ("webhook_id=", false),
+            ("webhook_id=4x", false),
+            ("webhook_id=42&x=1", false),
+            ("webhook_id=42\n", false),
+            ("webhook_id=123456789012345678901", false),
+            ("", false),
+        ] {
+            assert_eq!(is_woocommerce_ping(&headers, body.as_bytes()), expect, "{body:?}");
+        }
+        headers.insert("x-wc-webhook-signature", "x".parse().unwrap());
+        assert!(!is_woocommerce_ping(&headers, b"webhook_id=42"));
+    }
 }
