@@ -12,6 +12,7 @@ mod credential;
 pub mod custom;
 mod der;
 mod encoding;
+pub mod fetch;
 mod fetched;
 pub(crate) mod headers;
 mod in_body;

@@ -124,7 +124,7 @@ pub(super) fn sns(body: &[u8], settings: &HandshakeSettings) -> Outcome {
 
 /// A URL on a host of Amazon SNS, as aws-php-sns-message-validator pins it:
 /// `^sns\.[a-zA-Z0-9\-]{3,}\.amazonaws\.com(\.cn)?$`, by https, without a port or user.
-fn is_sns_url(url: &str) -> bool {
+pub(crate) fn is_sns_url(url: &str) -> bool {
     let is_link = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?&=%+".contains(&byte);
     let Some((host, _)) = url.strip_prefix("https://").and_then(|rest| rest.split_once('/')) else {
         return false;
