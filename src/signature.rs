@@ -2,9 +2,9 @@
 //! here.
 //!
 //! A [`Scheme`] describes how a sender signs; a [`Verifier`] is a scheme with its secrets, keyed once at start-up.
-//! Reading list: [`scheme`] (the description), [`signed`] (nearly all senders), [`credential`], [`in_body`] and
-//! [`fetched`] (the rest), [`keys`] (keys that come over the network), [`reason`] (what the log says). The senders
-//! themselves stand in [`crate::source`].
+//! Reading list: [`scheme`] (the description), `signed` (nearly all senders), `credential`, `in_body` and `fetched`
+//! (the rest), [`keys`] (keys that come over the network), [`reason`] (what the log says), [`custom`] (schemes of the
+//! settings). The senders themselves stand in [`crate::source`].
 //!
 //! Whatever is compared with a secret or made of one is compared in constant time (`subtle`), decoded to bytes.
 
@@ -35,6 +35,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::HeaderName;
 use http::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -108,8 +109,8 @@ enum Kind {
 /// A secret that can't be used: its index among the secrets, and why. No index if there is none at all.
 pub type SecretError = (Option<usize>, SecretProblem);
 
-/// A body that has passed its integration's verifier; only [`Verifier::verify`] makes one.
-#[derive(Clone, Debug)]
+/// A body that has passed its integration's verifier; only [`Verifier::verify`] makes one. `Debug` shows its length.
+#[derive(Clone)]
 pub struct Verified {
     body: Bytes,
     proof: Option<Proof>,
@@ -199,6 +200,31 @@ impl Verifier {
             Verifier::Signed(checks) => Some(checks.prove(request)?),
         };
         Ok(Verified { body: request.body.clone(), proof })
+    }
+}
+
+impl Verifier {
+    /// Whether a header carries this verifier's signature or credential: such a header stays out of logs and jobs,
+    /// whatever it is called.
+    pub fn carries(&self, header: &HeaderName) -> bool {
+        self.any(|kind| match kind {
+            Kind::Signed(check) => check.carries(header),
+            Kind::Credential(check) => check.carries(header),
+            Kind::Fetched(_) => FetchedCheck::carries(header),
+            Kind::InBody(_) | Kind::Mailgun(_) | Kind::EbayPlatform(_) => false,
+        })
+    }
+
+    /// Whether a query parameter carries this verifier's credential: its value stays out of logs and jobs.
+    pub fn carries_parameter(&self, name: &str) -> bool {
+        self.any(|kind| matches!(kind, Kind::Credential(check) if check.carries_parameter(name)))
+    }
+
+    fn any(&self, fits: impl Fn(&Kind) -> bool) -> bool {
+        match self {
+            Verifier::Unsigned => false,
+            Verifier::Signed(checks) => checks.0.iter().any(|check| fits(&check.kind)),
+        }
     }
 }
 
@@ -320,6 +346,13 @@ impl Building<'_> {
         let mut unread = unread.peekable();
         let none = if unread.peek().is_some() { None } else { none };
         unread.chain(none)
+    }
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verified { body, proof } = self;
+        formatter.debug_struct("Verified").field("bytes", &body.len()).field("proof", proof).finish()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sources: the senders that this gateway knows, one table of facts.
 //!
-//! To add a sender, add a row to the file of its family; a row names what differs from [`PLAIN`]. `facts` says where
+//! To add a sender, add a row to the file of its family; a row names what differs from `PLAIN`. `facts` says where
 //! they were read. A fact that could only be recalled says so beside it; each of them can be replaced in
 //! `integrations.toml` (`signature`). The tests read every row, so a header or placeholder that isn't one doesn't
 //! get past them.

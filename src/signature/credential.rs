@@ -55,6 +55,14 @@ impl CredentialCheck {
         Some(CredentialCheck { places, secrets })
     }
 
+    pub(super) fn carries(&self, header: &HeaderName) -> bool {
+        self.places.iter().any(|place| place.header() == Some(header))
+    }
+
+    pub(super) fn carries_parameter(&self, name: &str) -> bool {
+        self.places.iter().any(|place| matches!(place, OwnedPlace::Query(own) if **own == *name))
+    }
+
     /// Checks a request; the answer is the index of the secret.
     pub(super) fn check(&self, request: &SignedRequest<'_>) -> Result<usize, Unverified> {
         let mut wrong_kind = None;

@@ -310,3 +310,145 @@ impl Reading {
         self.problems.push(Problem { field, message, hint });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Method, Uri};
+
+    use super::*;
+    use crate::signature::{SignedRequest, Verifier};
+    use crate::source::preset;
+
+    fn read<'a>(base: &str, pairs: &[(&str, &'a str)]) -> Result<Scheme<'a>, Vec<String>> {
+        let mut fields = Fields::default();
+        for (key, value) in pairs {
+            assert!(fields.set(key, value) && KEYS.contains(key), "{key}");
+        }
+        let base = preset(base).map_or(Scheme::None, |preset| preset.scheme);
+        parse(&fields, &base).map_err(|problems| {
+            problems.into_iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+        })
+    }
+
+    #[test]
+    fn every_key_can_be_set() {
+        let mut fields = Fields::default();
+        assert!(KEYS.iter().all(|key| fields.set(key, "x")));
+        assert!(!fields.set("headers", "x"));
+    }
+
+    #[test]
+    fn problems_are_named_all_at_once() {
+        let header = ("header", "x-s");
+        for (base, pairs, expect) in [
+            ("", &[][..], &["header: a scheme of its own needs the signature's header"][..]),
+            ("", &[("header", "x s")], &["header: `x s` isn't a header's name"]),
+            ("", &[header, ("signed", "{body}{nonce}")], &["signed: `{nonce}` is no placeholder"]),
+            (
+                "",
+                &[header, ("signed", "{timestamp}.{body}")],
+                &["signed: it names `{timestamp}`, but `timestamp_header` isn't set"],
+            ),
+            (
+                "",
+                &[header, ("timestamp_header", "x-t")],
+                &["timestamp_header: `signed` doesn't name `{timestamp}`, so anybody could set it"],
+            ),
+            (
+                "",
+                &[header, ("signed", "{id}.{body}")],
+                &["signed: it names `{id}`, but `id_header` isn't set"],
+            ),
+            (
+                "",
+                &[header, ("signed", "{url}")],
+                &["signed: it doesn't name `{body}`, so anybody could change the body"],
+            ),
+            (
+                "",
+                &[
+                    header,
+                    ("algorithm", "sha-256"),
+                    ("encoding", "b64"),
+                    ("key", "raw"),
+                    ("tolerance", "1e3"),
+                ],
+                &[
+                    "algorithm: `sha-256` is none of hmac-sha256, hmac-sha1, hmac-sha384, hmac-sha512",
+                    "encoding: `b64` is none of hex, base64, base64url",
+                    "key: `raw` is none of utf8, base64, hex, whsec, html-decoded",
+                    "tolerance: `1e3` isn't a time span",
+                    "tolerance: there is no signed timestamp that it could be for",
+                ],
+            ),
+            ("", &[header, ("separator", "ab")], &["separator: `ab` separates nothing"]),
+            ("basic", &[("prefix", "x")], &["header: a scheme of its own needs the signature's header"]),
+            (
+                "shopify",
+                &[("tolerance", "300s")],
+                &["tolerance: there is no signed timestamp that it could be for"],
+            ),
+        ] {
+            let expect: Vec<_> = expect.iter().map(|text| (*text).to_owned()).collect();
+            assert_eq!(read(base, pairs), Err(expect), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_preset_is_overridden_field_by_field() {
+        let Ok(Scheme::Signed(rtrvr)) = read("rtrvr", &[("header", "x-own")]) else { panic!() };
+        assert_eq!((rtrvr.headers.signature, rtrvr.others), ("x-own", &[][..]));
+        assert_eq!(rtrvr.form, Form::Whole { prefix: "sha256=" });
+        let Ok(Scheme::Signed(slack)) = read("slack", &[("tolerance", "off")]) else { panic!() };
+        assert_eq!(slack.clock, Some(Clock { unit: Unit::Seconds, tolerance: None }));
+        let Ok(Scheme::Signed(stripe)) = read("stripe", &[("tolerance", "10m")]) else { panic!() };
+        assert!(matches!(stripe.form, Form::Fields { separator: ',', .. }));
+        let own = Scheme::Credential { first: Place::Header("x-token"), others: &[] };
+        assert_eq!(read("api-key", &[("header", "x-token")]), Ok(own));
+    }
+
+    #[test]
+    fn a_written_scheme_verifies() {
+        let scheme = read(
+            "",
+            &[
+                ("header", "X-My-Signature"),
+                ("algorithm", "hmac-sha512"),
+                ("encoding", "base64url"),
+                ("prefix", "v1="),
+                ("separator", ","),
+                ("signed", "{id}|{timestamp}|{body}"),
+                ("id_header", "x-id"),
+                ("timestamp_header", "x-t"),
+                ("timestamp_unit", "milliseconds"),
+                ("tolerance", "1m"),
+                ("key", "hex"),
+            ],
+        );
+        let verifier =
+            Verifier::new(&scheme.unwrap(), &["00112233445566778899".into()], &Arc::default()).unwrap();
+        // python3: hmac.new(bytes.fromhex("00112233445566778899"), b"7|1700000000000|{}", "sha512")
+        let signature =
+            "92yDLt7t2UuaDgXRPlKDCQUEibXuWumaN1wCoCbh9j65VQ9Ao2HmhwctRvAwrl1niYZwoYIvzOVPAiUy5hNz9A";
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-my-signature", format!("v0=x, v1={signature}")),
+            ("x-id", "7".to_owned()),
+            ("x-t", "1700000000000".to_owned()),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let request = SignedRequest {
+            method: &Method::POST,
+            uri: &Uri::from_static("/"),
+            headers: &headers,
+            body: &Bytes::from_static(b"{}"),
+            now: jiff::Timestamp::from_second(1_700_000_059).unwrap(),
+            public_url: None,
+        };
+        assert!(verifier.verify(&request).is_ok());
+    }
+}

@@ -64,6 +64,11 @@ impl FetchedCheck {
         }
     }
 
+    pub(super) fn carries(header: &HeaderName) -> bool {
+        let adobe = ADOBE_PAIRS.iter().any(|(signature, _)| signature == header);
+        adobe || *header == PAYPAL_SIGNATURE || *header == EBAY_SIGNATURE
+    }
+
     fn key(&self, url: &KeyUrl, now: Timestamp) -> Result<Arc<PublicKey>, Unverified> {
         self.keys.key(url, now).ok_or_else(|| Reason::KeyUnavailable.into())
     }

@@ -272,3 +272,138 @@ impl fmt::Debug for KeyCache {
         formatter.debug_struct("KeyCache").field("entries", &self.lock().len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "-----BEGIN PUBLIC KEY-----MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEZhhxXKtR+TOvtDbgTPCkSof02qgBB7IsYOyf76ilExJ/upAa/vKIKheOoCyOpcLmi4t0b4uepb7LLjmMr90FUg==-----END PUBLIC KEY-----";
+
+    #[test]
+    fn a_key_comes_from_its_senders_host_alone() {
+        let sns = "https://sns.us-west-2.amazonaws.com/SimpleNotificationService-0.pem";
+        for url in [sns, "https://sns.cn-north-1.amazonaws.com.cn/x.pem"] {
+            assert_eq!(KeyUrl::sns(url).as_ref().map(KeyUrl::as_str), Ok(url));
+        }
+        for url in [
+            "http://sns.us-west-2.amazonaws.com/x.pem",
+            "https://sns.us-west-2.amazonaws.com.evil.tld/x.pem",
+            "https://sns.us-west-2.amazonaws.com:8443/x.pem",
+            "https://user@sns.us-west-2.amazonaws.com/x.pem",
+            "https://evil.tld/sns.us-west-2.amazonaws.com/x.pem",
+            "https://evil.tld#sns.us-west-2.amazonaws.com/x.pem",
+            "https://evil.tld?sns.us-west-2.amazonaws.com/x.pem",
+            "https://sns.evil.tld.amazonaws.com/x.pem",
+            "https://sns..amazonaws.com/x.pem",
+            "https://xsns.us-west-2.amazonaws.com/x.pem",
+            "https://bucket.s3.us-west-2.amazonaws.com/x.pem",
+            "https://SNS.us-west-2.amazonaws.com/x.pem",
+            "https://sns.us-west-2.amazonaws.com/a/x.pem",
+            "https://sns.us-west-2.amazonaws.com/x.pem?a=.pem",
+            "https://sns.us-west-2.amazonaws.com/x.txt",
+            "https://sns.us-west-2.amazonaws.com/",
+            "https://sns.us-west-2.amazonaws.com",
+            "https:///x.pem",
+            " https://sns.us-west-2.amazonaws.com/x.pem",
+            "",
+        ] {
+            assert_eq!(KeyUrl::sns(url), Err(Reason::KeyUrlRefused), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_other_senders_rules_are_as_strict() {
+        assert!(KeyUrl::paypal("https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1-2").is_ok());
+        for url in [
+            "https://api.paypal.com/v1/notifications/certs/",
+            "https://api.paypal.com/v1/notifications/certs/../../x",
+            "https://api.paypal.com/v1/notifications/certs/..",
+            "https://api.paypal.com/v1/notifications/certs/%2e%2e",
+            "https://api.paypal.com/other/x",
+            "https://api.paypal.com.evil.tld/v1/notifications/certs/x",
+            "https://www.paypal.com/v1/notifications/certs/x",
+            "http://api.paypal.com/v1/notifications/certs/x",
+        ] {
+            assert_eq!(KeyUrl::paypal(url), Err(Reason::KeyUrlRefused), "{url}");
+        }
+        let adobe = KeyUrl::adobe_io("/prod/keys/pub-key-3fVj0Lv0QB.pem").unwrap();
+        assert_eq!(adobe.as_str(), "https://static.adobeioevents.com/prod/keys/pub-key-3fVj0Lv0QB.pem");
+        for path in [
+            "https://evil.tld/prod/keys/x.pem",
+            "//evil.tld/prod/keys/x.pem",
+            "@evil.tld/prod/keys/x.pem",
+            ".evil.tld/prod/keys/x.pem",
+            "/prod/keys/../x.pem",
+            "/prod/keys/a/x.pem",
+            "/prod/keys/x.txt",
+            "/prod/keys/.pem",
+            "prod/keys/x.pem",
+        ] {
+            assert_eq!(KeyUrl::adobe_io(path), Err(Reason::KeyUrlRefused), "{path}");
+        }
+        assert!(KeyUrl::ebay("9936261a-7d7b-4621-a0f1-96ccb428af49").is_ok());
+        for id in ["", "a/b", "..", "a?b", "a%2Fb", &"a".repeat(65)] {
+            assert_eq!(KeyUrl::ebay(id), Err(Reason::KeyUrlRefused), "{id}");
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn url(name: usize) -> KeyUrl {
+        KeyUrl::sns(&format!("https://sns.us-west-2.amazonaws.com/{name}.pem")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_missing_is_wanted_once() {
+        let cache = KeyCache::default();
+        assert_eq!(cache.wanted(at(0)), []);
+        assert!(cache.key(&url(1), at(0)).is_none());
+        assert!(cache.key(&url(1), at(0)).is_none());
+        cache.wait().await;
+        assert_eq!(cache.wanted(at(0)), [url(1)]);
+        assert_eq!(cache.wanted(at(1)), [], "it is being fetched");
+        cache.failed(&url(1), at(2));
+        assert!(cache.key(&url(1), at(3)).is_none());
+        assert_eq!(cache.wanted(at(3)), [], "a failure rests");
+        assert_eq!(cache.wanted(at(32)), [url(1)]);
+        assert_eq!(cache.insert(&url(1), b"<html>", at(33)), Err(NoKey));
+        assert_eq!(cache.insert(&url(1), KEY.as_bytes(), at(70)), Ok(()));
+        assert!(cache.key(&url(1), at(71)).is_some());
+        assert_eq!(cache.wanted(at(71)), []);
+    }
+
+    #[test]
+    fn an_old_key_is_used_while_it_is_fetched_again() {
+        let cache = KeyCache::default();
+        cache.insert(&url(1), KEY.as_bytes(), at(0)).unwrap();
+        assert!(cache.key(&url(1), at(3601)).is_some());
+        assert_eq!(cache.wanted(at(3601)), [url(1)]);
+        assert!(cache.key(&url(1), at(86_400)).is_some());
+        assert!(cache.key(&url(1), at(86_401)).is_none());
+    }
+
+    #[test]
+    fn made_up_names_push_no_key_out() {
+        let cache = KeyCache::default();
+        cache.insert(&url(0), KEY.as_bytes(), at(0)).unwrap();
+        for name in 1..10_000 {
+            assert!(cache.key(&url(name), at(1)).is_none());
+        }
+        assert_eq!(cache.lock().len(), KEY_LIMIT);
+        assert!(cache.key(&url(0), at(2)).is_some());
+        assert_eq!(cache.wanted(at(2)).len(), KEY_LIMIT - 1);
+    }
+
+    #[test]
+    fn documents_are_read_as_their_senders_write_them() {
+        let ebay = format!("{{\"key\":\"{KEY}\",\"algorithm\":\"ECDSA\"}}");
+        assert!(read(KeyHost::Ebay, ebay.as_bytes()).is_some());
+        assert!(read(KeyHost::Ebay, KEY.as_bytes()).is_none());
+        assert!(read(KeyHost::Sns, KEY.as_bytes()).is_some());
+        assert!(read(KeyHost::Sns, b"\xFF").is_none());
+        let long = KEY.to_owned() + &" ".repeat(DOCUMENT_LIMIT_BYTES);
+        assert!(read(KeyHost::Sns, long.as_bytes()).is_none());
+    }
+}

@@ -109,8 +109,11 @@ pub(super) fn mac_keys(
         KeyForm::HtmlDecoded => html_forms(text),
         KeyForm::Whpk | KeyForm::Pem => return Err(malformed),
     };
-    if keys.iter().any(|key| key.is_empty()) {
+    let is_decoded = matches!(form, KeyForm::Base64 | KeyForm::Hex | KeyForm::Whsec);
+    if keys.iter().any(Vec::is_empty) {
         return Err(SecretProblem::Empty);
+    } else if is_decoded && keys.iter().any(|key| key.len() < SECRET_MIN_BYTES) {
+        return Err(SecretProblem::Short);
     }
     keys.iter().map(|key| MacKey::new(algorithm, key).ok_or(malformed)).collect()
 }
@@ -199,6 +202,7 @@ mod tests {
         assert_eq!(problem("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", KeyForm::Whsec), None);
         assert_eq!(problem("C2FVsBQIhrscChlQIMV+b5sSYspob7oD", KeyForm::Whsec), None);
         assert_eq!(problem("whsec_", KeyForm::Whsec), Some(SecretProblem::Empty));
+        assert_eq!(problem("whsec_AAAAAAAAAA==", KeyForm::Whsec), Some(SecretProblem::Short));
         for (text, form) in [
             ("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", KeyForm::Whsec),
             ("not base64 at all", KeyForm::Base64),

@@ -99,6 +99,10 @@ impl SignedCheck {
         !self.keys.is_empty()
     }
 
+    pub(super) fn carries(&self, header: &HeaderName) -> bool {
+        self.headers.iter().any(|names| names.signature == *header)
+    }
+
     /// Checks a request; the answer is the index of the secret that verified it.
     pub(super) fn check(&self, request: &SignedRequest<'_>) -> Result<usize, Unverified> {
         let names = self.names(request.headers)?;
