@@ -1,22 +1,23 @@
 //! Outcomes to answers: their exact bytes.
 
+pub mod profile;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use uuid::Uuid;
+use jiff::Timestamp;
 
+use self::profile::AnswerProfile;
 use super::rejection::Rejection;
 use crate::queue::Receipt;
 
 /// The answer of every path of the public plane.
 pub type Answer = Response<Full<Bytes>>;
 
-const ACCEPTED: &[u8] = br#"{"result":true,"error":""}"#;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const JOB_ID: HeaderName = HeaderName::from_static("x-retrieve-job-id");
 
 /// A webhook whose job is durable.
 #[derive(Debug)]
@@ -41,19 +42,7 @@ pub fn answer(outcome: &Result<Accepted, Rejection>, is_shared: bool) -> Answer 
 }
 
 fn accept(accepted: &Accepted) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from_static(ACCEPTED)));
-    *response.status_mut() = accepted.status();
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    let id: &str = hyphenated(&accepted.receipt.job, &mut id);
-    if let Ok(id) = HeaderValue::from_str(id) {
-        response.headers_mut().insert(JOB_ID, id);
-    }
-    response
-}
-
-fn hyphenated<'a>(id: &Uuid, buffer: &'a mut [u8]) -> &'a str {
-    id.hyphenated().encode_lower(buffer)
+    AnswerProfile::default().answer(accepted.receipt.job, Timestamp::now())
 }
 
 fn reject(rejection: &Rejection, is_shared: bool) -> Answer {

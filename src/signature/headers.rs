@@ -10,7 +10,7 @@ use super::reason::{Reason, Unverified};
 
 /// The value of a header that is there once, or none. Twice is refused: the sender's library and ours might choose
 /// different ones.
-pub(super) fn find<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r str>, Unverified> {
+pub(crate) fn find<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r str>, Unverified> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -55,7 +55,7 @@ fn decode(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// The value of a parameter that is there once, or none.
-pub(super) fn parameter<'t>(query: &'t str, name: &str) -> Result<Option<Cow<'t, [u8]>>, Unverified> {
+pub(crate) fn parameter<'t>(query: &'t str, name: &str) -> Result<Option<Cow<'t, [u8]>>, Unverified> {
     let mut values = pairs(query.as_bytes()).filter(|(key, _)| key.as_ref() == name.as_bytes());
     let first = values.next();
     if values.next().is_some() {

@@ -34,6 +34,8 @@ pub enum Handshake {
     XeroIntentToReceive,
     /// Several: `HEAD`, answered 200.
     HeadProbe,
+    /// Mandrill: `POST mandrill_events=[]` after its `HEAD`, answered 200.
+    MandrillNoEvents,
     /// Okta: `GET` with `X-Okta-Verification-Challenge`, answered in JSON.
     OktaChallenge,
     /// Adobe Acrobat Sign: `GET` with `X-AdobeSign-ClientId`, echoed as a header.

@@ -1,0 +1,90 @@
+//! A stand-in for a sender's host: an HTTPS server on loopback with a certificate made for the test, which only the
+//! test's client trusts.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+
+/// What the stand-in was asked, and answers.
+type Handler = dyn Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync;
+
+pub(crate) struct StandIn {
+    pub address: SocketAddr,
+    certificate: CertificateDer<'static>,
+    asked: Arc<Mutex<Vec<String>>>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+impl StandIn {
+    /// Serves for these names until it is dropped.
+    pub async fn start(
+        names: &[&str],
+        handler: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> StandIn {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let serving =
+            serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&asked), Arc::new(handler));
+        let serving = AbortOnDropHandle::new(tokio::spawn(serving));
+        StandIn { address, certificate, asked, _serving: serving }
+    }
+
+    /// A client that takes every name to the stand-in and trusts its certificate alone.
+    pub fn client(&self) -> Client {
+        Client::new(self.trust(), Reach::StandIn(self.address)).unwrap()
+    }
+
+    pub fn trust(&self) -> Trust {
+        Trust::Only(vec![self.certificate.clone()])
+    }
+
+    /// What it was asked so far: host and path.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    asked: Arc<Mutex<Vec<String>>>,
+    handler: Arc<Handler>,
+) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let (acceptor, asked, handler) = (acceptor.clone(), Arc::clone(&asked), Arc::clone(&handler));
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(|request: Request<Incoming>| {
+                let host = request.headers()[HOST].to_str().unwrap();
+                asked.lock().unwrap().push(format!("{host}{}", request.uri()));
+                let response = handler(&request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
