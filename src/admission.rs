@@ -21,6 +21,7 @@ use crate::integration::Integration;
 pub struct Caller<'a> {
     integration: &'a Integration,
     rule: &'a Rule,
+    needs_signature: bool,
 }
 
 impl<'a> Caller<'a> {
@@ -29,9 +30,14 @@ impl<'a> Caller<'a> {
         self.integration
     }
 
-    /// The rule that admitted it.
+    /// The rule that admits it.
     pub fn rule(&self) -> &'a Rule {
         self.rule
+    }
+
+    /// Whether only a valid signature makes the rule true. Until then nothing but the signature may be looked at.
+    pub fn needs_signature(&self) -> bool {
+        self.needs_signature
     }
 }
 
@@ -70,7 +76,10 @@ pub enum Refusal {
 pub async fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) -> Result<Caller<'a>, Refusal> {
     let integration = app.integrations.get(id);
     let own = integration.map(|integration| &integration.allowlist);
-    let rule = match app.allowlist.rule_for(address).or_else(|| own?.rule_for(address)) {
+    let by_signature = integration.and_then(|integration| integration.signature_rule.as_ref());
+    let listed = app.allowlist.rule_for(address).or_else(|| own?.rule_for(address));
+    let needs_signature = listed.is_none() && by_signature.is_some();
+    let rule = match listed.or(by_signature) {
         Some(rule) => rule,
         None => match by_domain(app, own, address, now).await {
             // What couldn't be decided is let in as well: what is looked for is who would have to be listed.
@@ -85,7 +94,7 @@ pub async fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) ->
     if let Some(limit) = &integration.rate {
         limit.take(now).map_err(Refusal::Rate)?;
     }
-    Ok(Caller { integration, rule })
+    Ok(Caller { integration, rule, needs_signature })
 }
 
 /// The rule of a domain that the caller is proven to belong to. What is looked up doesn't depend on the integration.

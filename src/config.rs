@@ -5,6 +5,7 @@ pub mod integrations;
 pub mod parse;
 pub mod problems;
 pub mod secret;
+mod source;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -13,26 +13,31 @@ mod wire;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::Request;
+use bytes::Bytes;
+use http::{Method, Request};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::admission;
 use crate::admission::allowlist::Proof;
 use crate::admission::networks::NetworkTable;
+use crate::admission::{self, Caller};
 use crate::app::Apps;
+use crate::handshake::{self, HandshakeAnswer, Stage};
 use crate::ingest::answer::Accepted;
+use crate::ingest::answer::profile::AnswerProfile;
 use crate::ingest::body::{Bounds, ReceivedBody, receive};
 use crate::ingest::client_address::client_address;
 use crate::ingest::rejection::Rejection;
 use crate::ingest::route::Route;
 use crate::ingest::service::Facts;
+use crate::integration::Integration;
 use crate::job::{Job, Parts};
 use crate::memory::MemoryBudget;
 use crate::payload::{Payload, PayloadError};
-use crate::signature::SignedRequest;
+use crate::signature::{Reason, SignedRequest, Unverified, Verified};
+use crate::source;
 use crate::telemetry::metrics::Metrics;
 
 /// What the path needs besides the request.
@@ -74,22 +79,27 @@ pub async fn ingest(
         .await
         .map_err(|refusal| Rejection::from_admission(refusal, route.integration, client.0))?;
     facts.on_no_list = caller.rule().proof == Proof::Report;
+    let integration = caller.integration();
+    if request.method != Method::POST {
+        let answer = handshake_at(Stage::Head, integration, &request, b"")?;
+        return answer.map(Accepted::Handshake).ok_or(Rejection::MethodNotAllowed);
+    }
 
-    let bounds = Bounds { limit_bytes: caller.integration().body_limit_bytes, timeout: context.body_timeout };
+    let bounds = Bounds { limit_bytes: integration.body_limit_bytes, timeout: context.body_timeout };
     let ReceivedBody { bytes, mut reservation } = receive(body, bounds, &context.memory).await?;
     facts.body_bytes = bytes.len();
+    if let Some(answer) = handshake_at(Stage::Received, integration, &request, &bytes)? {
+        return Ok(Accepted::Handshake(answer));
+    }
 
-    let verified = caller.integration().verifier.verify(&SignedRequest {
-        method: &request.method,
-        uri: &request.uri,
-        headers: &request.headers,
-        body: &bytes,
-        now: facts.received_at,
-        public_url: None,
-    })?;
+    let verified = verify(&caller, &request, &bytes, facts.received_at)?;
+    if let Some(answer) = handshake_at(Stage::Verified, integration, &request, &bytes)? {
+        return Ok(Accepted::Handshake(answer));
+    }
+
     let job = off_the_loop(facts.body_bytes, || {
-        let options = &caller.integration().payload;
-        let payload = Payload::decode(&verified, &request.headers, route.is_xml, options)?;
+        let payload = Payload::decode(&verified, &request.headers, route.is_xml, &integration.payload)?;
+        let source = integration.source;
         Ok::<_, PayloadError>(Job::encode(&Parts {
             id: facts.id,
             app: &app.name,
@@ -97,6 +107,10 @@ pub async fn ingest(
             received_at: facts.received_at,
             client: client.0,
             rule: caller.rule(),
+            preset: source.map(|source| source.name),
+            event: source.and_then(|source| source.event(&request.headers, &verified)).as_deref(),
+            delivery_id: source.and_then(|source| source.delivery_id(&request.headers, &verified)).as_deref(),
+            verifier: &integration.verifier,
             verified: verified.signed(),
             request: &request,
             payload: &payload,
@@ -110,7 +124,45 @@ pub async fn ingest(
     let appending = Instant::now();
     let receipt = app.queue.append(job, reservation, context.queue_timeout).await;
     context.metrics.queue_seconds.observe(appending.elapsed().as_secs_f64());
-    Ok(Accepted { receipt: receipt? })
+    let profile =
+        AnswerProfile::Sender(integration.source.map_or(source::Answer::Standard, |source| source.answer));
+    Ok(Accepted::Job { receipt: receipt?, profile })
+}
+
+/// The raw bytes of a body become a [`Verified`] one, or the request ends here.
+fn verify(
+    caller: &Caller<'_>,
+    request: &http::request::Parts,
+    body: &Bytes,
+    now: Timestamp,
+) -> Result<Verified, Unverified> {
+    let integration = caller.integration();
+    let verified = integration.verifier.verify(&SignedRequest {
+        method: &request.method,
+        uri: &request.uri,
+        headers: &request.headers,
+        body,
+        now,
+        public_url: integration.public_url.as_deref(),
+    })?;
+    // A handshake's answer is signed with the same secret, and must not pass for a webhook.
+    let is_our_own_answer = integration.handshakes().iter().any(|handshake| handshake.would_sign(body));
+    if is_our_own_answer || (caller.needs_signature() && !verified.signed()) {
+        return Err(Reason::Mismatch.into());
+    }
+    Ok(verified)
+}
+
+fn handshake_at(
+    stage: Stage,
+    integration: &Integration,
+    request: &http::request::Parts,
+    body: &[u8],
+) -> Result<Option<HandshakeAnswer>, Rejection> {
+    let query = request.uri.query().unwrap_or("");
+    let request = handshake::Request { method: &request.method, query, headers: &request.headers, body };
+    handshake::respond(integration.handshakes(), stage, &request, &integration.handshake)
+        .map_err(Rejection::Handshake)
 }
 
 /// Work on a body from this size on is done where no other connection waits for the thread.

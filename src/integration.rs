@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::admission::allowlist::Allowlist;
+use crate::admission::allowlist::{Allowlist, Proof, Rule};
 use crate::admission::rate::RateLimit;
+use crate::handshake::HandshakeSettings;
 use crate::payload::PayloadOptions;
 use crate::signature::Verifier;
+use crate::source::{Handshake, Preset};
 
 /// The longest id.
 pub const ID_LIMIT_BYTES: usize = 64;
@@ -14,6 +16,18 @@ pub const ID_LIMIT_BYTES: usize = 64;
 pub fn is_id(text: &str) -> bool {
     (1..=ID_LIMIT_BYTES).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// Who is let in: `admit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Callers on a list; a signature is required as well where there is a secret for it.
+    #[default]
+    Allowlist,
+    /// Whoever signs validly.
+    Signature,
+    /// Callers on a list whose signature is valid; without a secret the gateway doesn't start.
+    AllowlistAndSignature,
 }
 
 /// One integration's settings.
@@ -29,10 +43,42 @@ pub struct Integration {
     pub body_limit_bytes: usize,
     /// How many webhooks it takes per time.
     pub rate: Option<RateLimit>,
+    /// Who is let in.
+    pub policy: Policy,
     /// How its webhooks prove where they come from.
     pub verifier: Verifier,
+    /// The sender whose facts apply.
+    pub source: Option<&'static Preset>,
+    /// The rule that a valid signature meets: the integration admits by signature alone, or its sender speaks for a
+    /// domain on a list.
+    pub signature_rule: Option<Rule>,
+    /// What its sender's handshakes are answered with.
+    pub handshake: HandshakeSettings,
+    /// The URL that the sender calls, for the schemes that sign it.
+    pub public_url: Option<String>,
     /// How its payloads become JSON.
     pub payload: PayloadOptions,
+}
+
+impl Integration {
+    /// Settles which rule a valid signature meets, now that the app's list is known.
+    fn settle_signature_rule(&mut self, app: &Allowlist) {
+        let rule = |entry: &str| Rule { proof: Proof::Signature, entry: entry.to_owned() };
+        let speaks_for = |list: &Allowlist| {
+            let source = self.source?;
+            list.domain_entry(|domain| source.speaks_for(domain)).map(rule)
+        };
+        self.signature_rule = match (&self.verifier, self.policy) {
+            (Verifier::Unsigned, _) => None,
+            (Verifier::Signed(_), Policy::Signature) => Some(rule("signature")),
+            (Verifier::Signed(_), _) => speaks_for(app).or_else(|| speaks_for(&self.allowlist)),
+        };
+    }
+
+    /// How its sender tries a URL out.
+    pub fn handshakes(&self) -> &'static [Handshake] {
+        self.source.map_or(&[], |source| source.handshakes)
+    }
 }
 
 /// The integrations of one app.
@@ -55,6 +101,11 @@ impl Integrations {
     /// Accepts every well-formed id that has no integration of its own, with these settings.
     pub fn accept_any(&mut self, integration: Integration) {
         self.any = Some(integration);
+    }
+
+    /// Settles which rule a valid signature meets, now that the app's list is known.
+    pub fn settle_signature_rules(&mut self, app: &Allowlist) {
+        self.by_id.values_mut().for_each(|integration| integration.settle_signature_rule(app));
     }
 
     /// The integration of a well-formed id.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::admission::allowlist::Rule;
 use crate::payload::Payload;
+use crate::signature::Verifier;
 
 /// The version of the document; a change of meaning raises it.
 pub const VERSION: u32 = 1;
@@ -38,6 +39,14 @@ pub struct Parts<'a> {
     pub client: IpAddr,
     /// The rule that admitted it.
     pub rule: &'a Rule,
+    /// The integration's source preset.
+    pub preset: Option<&'a str>,
+    /// What happened, in the sender's own word.
+    pub event: Option<&'a str>,
+    /// The sender's number of the delivery, the same in every repeat.
+    pub delivery_id: Option<&'a str>,
+    /// What checked the signature, and knows which headers and parameters carry it.
+    pub verifier: &'a Verifier,
     /// Whether a signature was checked.
     pub verified: bool,
     /// The request's head.
@@ -57,9 +66,12 @@ impl Job {
         write_string(&mut out, parts.integration);
         push(&mut out, &format!(",\"received_at\":\"{:.6}\",\"source\":", parts.received_at));
         write_source(&mut out, parts);
-        // No source preset is built yet, and only a preset knows where its sender puts these two.
-        push(&mut out, ",\"event\":null,\"delivery_id\":null,\"request\":");
-        write_request(&mut out, parts.request);
+        push(&mut out, ",\"event\":");
+        write_optional(&mut out, parts.event);
+        push(&mut out, ",\"delivery_id\":");
+        write_optional(&mut out, parts.delivery_id);
+        push(&mut out, ",\"request\":");
+        write_request(&mut out, parts.request, parts.verifier);
         push(&mut out, ",\"data\":");
         write_data(&mut out, parts.payload);
         out.push(b'}');
@@ -68,35 +80,50 @@ impl Job {
 }
 
 fn write_source(out: &mut Vec<u8>, parts: &Parts<'_>) {
-    push(out, &format!("{{\"preset\":null,\"ip\":\"{}\",\"admitted_by\":", parts.client));
+    push(out, "{\"preset\":");
+    write_optional(out, parts.preset);
+    push(out, &format!(",\"ip\":\"{}\",\"admitted_by\":", parts.client));
     write_string(out, parts.rule.proof.as_str());
     push(out, ",\"rule\":");
     write_string(out, &parts.rule.entry);
     push(out, if parts.verified { ",\"verified\":true}" } else { ",\"verified\":false}" });
 }
 
-fn write_request(out: &mut Vec<u8>, request: &http::request::Parts) {
+fn write_optional(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => write_string(out, text),
+        None => push(out, "null"),
+    }
+}
+
+/// The query without the values that carry a credential.
+fn shown_query(query: &str, verifier: &Verifier) -> String {
+    let shown = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if verifier.carries_parameter(name) => format!("{name}=(left out)"),
+        _ => pair.to_owned(),
+    });
+    shown.collect::<Vec<_>>().join("&")
+}
+
+fn write_request(out: &mut Vec<u8>, request: &http::request::Parts, verifier: &Verifier) {
     push(out, "{\"method\":");
     write_string(out, request.method.as_str());
     push(out, ",\"path\":");
     write_string(out, request.uri.path());
     push(out, ",\"query\":");
-    write_string(out, request.uri.query().unwrap_or(""));
+    write_string(out, &shown_query(request.uri.query().unwrap_or(""), verifier));
     push(out, ",\"content_type\":");
-    match request.headers.get(http::header::CONTENT_TYPE) {
-        Some(value) => write_string(out, &text_of(value)),
-        None => push(out, "null"),
-    }
+    write_optional(out, request.headers.get(http::header::CONTENT_TYPE).map(text_of).as_deref());
     push(out, ",\"headers\":");
-    write_headers(out, &request.headers);
+    write_headers(out, &request.headers, verifier);
     out.push(b'}');
 }
 
 /// Several lines of one header are joined as RFC 9110 (section 5.3) joins them.
-fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap) {
+fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap, verifier: &Verifier) {
     out.push(b'{');
     let mut first = true;
-    for name in headers.keys().filter(|name| !is_secret(name)) {
+    for name in headers.keys().filter(|name| !is_secret(name) && !verifier.carries(name)) {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
@@ -219,6 +246,10 @@ mod tests {
             received_at: "2025-12-10T14:30:00.123456789Z".parse().unwrap(),
             client: "203.0.113.5".parse().unwrap(),
             rule: &Rule { proof: Proof::Network, entry: "203.0.113.0/24".to_owned() },
+            preset: None,
+            event: None,
+            delivery_id: None,
+            verifier: &Verifier::Unsigned,
             verified: false,
             request: &request.into_parts().0,
             payload,

@@ -5,6 +5,7 @@ pub mod json;
 pub mod media_type;
 pub mod xml;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use crate::payload::media_type::MediaType;
 use crate::signature::Verified;
+use crate::source::{BodyRules, Preset};
 
 /// How an integration's payloads become JSON.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +23,8 @@ pub struct PayloadOptions {
     pub xml: xml::XmlOptions,
     /// Whether the job leaves out the original XML text (`data.raw`).
     pub drop_raw_xml: bool,
+    /// The sender whose bodies these are; some say little about what they send.
+    pub source: Option<&'static Preset>,
 }
 
 /// What a body was written in.
@@ -32,6 +36,8 @@ pub enum Format {
     Xml,
     /// `application/x-www-form-urlencoded`, converted by [`form`].
     Form,
+    /// Neither; a JSON string. Only where the sender's preset says that it sends such.
+    Text,
 }
 
 impl Format {
@@ -41,6 +47,7 @@ impl Format {
             Format::Json => "json",
             Format::Xml => "xml",
             Format::Form => "form",
+            Format::Text => "text",
         }
     }
 }
@@ -105,6 +112,7 @@ fn name_of(format: Format) -> &'static str {
         Format::Json => "JSON",
         Format::Xml => "XML",
         Format::Form => "form",
+        Format::Text => "text",
     }
 }
 
@@ -120,15 +128,66 @@ impl Payload {
         options: &PayloadOptions,
     ) -> Result<Payload, PayloadError> {
         refuse_content_encoding(headers)?;
-        let media_type = media_type(headers)?;
-        let format = if is_xml { Format::Xml } else { format_of(media_type.as_ref())? };
+        let rules = options.source.map_or(NO_RULES, |source| source.body);
+        if rules.empty && body.body().trim_ascii().is_empty() {
+            return Ok(Payload { format: Format::Json, json: Bytes::from_static(b"null"), raw: None });
+        }
+        if let Some(Cow::Owned(json)) = options.source.map(|source| source.content(body)) {
+            return decode_json(&json.into(), None);
+        }
+        let media_type = if rules.any_content_type { None } else { media_type(headers)? };
+        let format = match format_of(media_type.as_ref()) {
+            _ if is_xml => Format::Xml,
+            _ if rules.any_content_type => format_by_its_begin(body.body(), rules),
+            Err(PayloadError::ContentType(name)) if rules.json_in_text && name == "text/plain" => {
+                Format::Json
+            }
+            Err(PayloadError::ContentType(name)) if rules.plain_text && name.starts_with("text/") => {
+                Format::Text
+            }
+            format => format?,
+        };
         let charset = media_type.and_then(|media_type| media_type.charset);
         match format {
             Format::Json => decode_json(body.body(), charset.as_deref()),
             Format::Form => decode_form(body.body(), charset.as_deref()),
             Format::Xml => decode_xml(body.body(), charset.as_deref(), options),
+            Format::Text => decode_text(body.body(), charset.as_deref()),
         }
     }
+}
+
+const NO_RULES: BodyRules = BodyRules {
+    empty: false,
+    any_content_type: false,
+    json_in_text: false,
+    plain_text: false,
+    form_field: None,
+};
+
+/// For senders whose content type says nothing.
+fn format_by_its_begin(body: &[u8], rules: BodyRules) -> Format {
+    let text = body.trim_ascii_start();
+    match text.first() {
+        Some(b'<') => Format::Xml,
+        Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9') => Format::Json,
+        _ if matches!(text, b"true" | b"false" | b"null") => Format::Json,
+        _ if text.contains(&b'=') && !text.contains(&b' ') => Format::Form,
+        _ if rules.plain_text => Format::Text,
+        _ => Format::Json,
+    }
+}
+
+fn decode_text(body: &[u8], charset: Option<&str>) -> Result<Payload, PayloadError> {
+    require_utf8(charset)?;
+    let text = std::str::from_utf8(body).map_err(|error| PayloadError::Malformed {
+        format: Format::Text,
+        message: "it isn't UTF-8".to_owned(),
+        position: position_of(body, error.valid_up_to()),
+    })?;
+    let mut json = Vec::with_capacity(text.len() + 2);
+    crate::job::write_string(&mut json, text);
+    Ok(Payload { format: Format::Text, json: json.into(), raw: None })
 }
 
 fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), PayloadError> {

@@ -112,6 +112,8 @@ pub enum Proof {
     Domain,
     /// A name of the address lies under a listed domain, and resolves back to the address.
     ReverseDns,
+    /// A valid signature of the integration.
+    Signature,
     /// Not at all: the lists only report, and none of them holds the caller.
     Report,
 }
@@ -125,6 +127,7 @@ impl Proof {
             Proof::Network => "network",
             Proof::Domain => "domain",
             Proof::ReverseDns => "reverse_dns",
+            Proof::Signature => "signature",
             Proof::Report => "report",
         }
     }
@@ -177,6 +180,12 @@ impl Allowlist {
     /// The domain entries.
     pub fn domains(&self) -> impl Iterator<Item = &Domain> {
         self.domains.keys()
+    }
+
+    /// The entry, as written, that names a domain for which this holds.
+    pub fn domain_entry(&self, mut is_meant: impl FnMut(&str) -> bool) -> Option<&str> {
+        let found = self.domains.iter().find(|(domain, _)| is_meant(&domain.name));
+        found.map(|(_, rules)| rules.own_address.entry.as_str())
     }
 
     /// The rule of the first of these domains that is listed. The caller's address is one of theirs.

@@ -115,7 +115,8 @@ impl Reader<'_> {
     fn config(&mut self) -> Config {
         let body_limit_bytes = self.body_limit();
         let (allowlist, allowlist_is_default) = self.allowlist();
-        let integrations = self.integrations(body_limit_bytes);
+        let mut integrations = self.integrations(body_limit_bytes);
+        integrations.settle_signature_rules(&allowlist);
         let in_flight_limit_bytes = self.in_flight_limit(integrations.largest_body_bytes());
         self.report_not_built_yet();
         Config {
@@ -293,6 +294,7 @@ impl Reader<'_> {
                 &text,
                 &path.display().to_string(),
                 body_limit_bytes,
+                self.strings,
                 &mut all,
                 self.problems,
             ),

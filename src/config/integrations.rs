@@ -7,14 +7,15 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::env::{add_entry, body_limit_bytes};
-use super::parse;
 use super::problems::Problems;
+use super::source::{SourceSettings, find_preset, read_secret};
+use super::{Strings, parse};
 use crate::admission::rate::RateLimit;
-use crate::integration::{Integration, Integrations};
+use crate::integration::{Integration, Integrations, Policy};
 use crate::payload::PayloadOptions;
 use crate::payload::xml::{Arrays, Root};
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "id",
     "name",
     "enabled",
@@ -25,9 +26,13 @@ const KEYS: [&str; 12] = [
     "body_limit",
     "rate",
     "signature",
+    "public_url",
+    "verify_token",
     "xml",
     "dedupe",
 ];
+/// Those of [`KEYS`] that speak of the sender.
+const SOURCE_KEYS: [&str; 6] = ["source", "secrets", "admit", "signature", "public_url", "verify_token"];
 const XML_KEYS: [&str; 8] = [
     "force_list",
     "keep_raw",
@@ -49,6 +54,7 @@ pub(super) fn read(
     text: &str,
     file: &str,
     body_limit_bytes: usize,
+    strings: &dyn Strings,
     all: &mut Integrations,
     problems: &mut Problems,
 ) {
@@ -60,7 +66,7 @@ pub(super) fn read(
     if !errors.is_empty() {
         return;
     }
-    let mut file = File { text, name: file, problems };
+    let mut file = File { text, name: file, strings, problems };
     for (key, value) in table.get_ref() {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("integration", DeValue::Array(entries)) => {
@@ -79,6 +85,7 @@ pub(super) fn read(
 struct File<'a> {
     text: &'a str,
     name: &'a str,
+    strings: &'a dyn Strings,
     problems: &'a mut Problems,
 }
 
@@ -98,14 +105,23 @@ impl File<'_> {
         };
         let mut integration = plain(body_limit_bytes);
         let mut id = None;
+        let mut source = SourceSettings::default();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             let path = format!("{path}.{name}");
             match name {
                 "id" => id = self.parsed(&path, value, parse::integration_id),
+                _ if SOURCE_KEYS.contains(&name) => self.source(name, &path, value, &mut source),
                 _ if KEYS.contains(&name) => self.setting(name, &path, value, &mut integration),
                 _ => self.unknown(name, &path, key.span(), &KEYS),
             }
+        }
+        for (key, message) in source.apply(&mut integration) {
+            let span = table
+                .iter()
+                .find(|(name, _)| name.get_ref() == key)
+                .map_or(entry.span(), |(name, _)| name.span());
+            self.error(&format!("{path}.{key}"), span, message);
         }
         let Some(id) = id else {
             if !table.keys().any(|key| key.get_ref() == "id") {
@@ -131,25 +147,61 @@ impl File<'_> {
             }
             "allowed_list" => self.allowed_list(path, value, integration),
             "xml" => self.xml(path, value, &mut integration.payload),
-            "admit" => self.admit(path, value),
             // A setting that promises a check or a filter must not be passed over in silence.
             _ => self.error(path, value.span(), format!("`{name}` isn't built yet; remove it")),
         }
     }
 
-    fn admit(&mut self, path: &str, value: &Value<'_>) {
-        match self.string(path, value).as_deref() {
-            None | Some("allowlist") => {}
-            Some(policy @ ("signature" | "allowlist+signature")) => {
-                self.error(
-                    path,
-                    value.span(),
-                    format!("signatures aren't built yet, so `{policy}` can't be kept"),
-                );
+    /// What is said of the sender; it is put together when all of it was read.
+    fn source(&mut self, name: &str, path: &str, value: &Value<'_>, source: &mut SourceSettings) {
+        match name {
+            "source" => {
+                let preset = self.string(path, value).map(|text| find_preset(&text));
+                source.preset = preset.and_then(|preset| self.accepted(path, value, preset));
             }
+            "secrets" => {
+                for (text, span) in self.strings(path, value) {
+                    match read_secret(&text, self.strings) {
+                        Ok(secret) => source.secrets.push(secret),
+                        Err(message) => {
+                            source.has_unreadable_secret = true;
+                            self.error(path, span, message);
+                        }
+                    }
+                }
+            }
+            "admit" => source.policy = self.admit(path, value),
+            "public_url" => source.public_url = self.string(path, value),
+            "verify_token" => {
+                let token = self.string(path, value).map(|text| read_secret(&text, self.strings));
+                source.verify_token = token.and_then(|token| self.accepted(path, value, token));
+            }
+            _ => source.signature = Some(self.pairs(path, value)),
+        }
+    }
+
+    fn accepted<T>(&mut self, path: &str, value: &Value<'_>, result: Result<T, String>) -> Option<T> {
+        result.map_err(|message| self.error(path, value.span(), message)).ok()
+    }
+
+    fn pairs(&mut self, path: &str, value: &Value<'_>) -> Vec<(String, String)> {
+        let DeValue::Table(table) = value.get_ref() else {
+            self.error(path, value.span(), "write { header = \"x-my-signature\", … }".to_owned());
+            return Vec::new();
+        };
+        let pairs = table.iter().map(|(key, value)| (key.get_ref().to_string(), self.string(path, value)));
+        pairs.filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    fn admit(&mut self, path: &str, value: &Value<'_>) -> Policy {
+        match self.string(path, value).as_deref() {
+            None | Some("allowlist") => Policy::Allowlist,
+            Some("signature") => Policy::Signature,
+            Some("allowlist+signature") => Policy::AllowlistAndSignature,
             Some(other) => {
                 let message = format!("`{other}` is none of allowlist, signature, allowlist+signature");
                 self.error(path, value.span(), message);
+                Policy::AllowlistAndSignature
             }
         }
     }

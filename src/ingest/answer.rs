@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use self::profile::AnswerProfile;
 use super::rejection::Rejection;
+use crate::handshake::HandshakeAnswer;
 use crate::queue::Receipt;
 
 /// The answer of every path of the public plane.
@@ -19,30 +20,45 @@ pub type Answer = Response<Full<Bytes>>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A webhook whose job is durable.
+/// What is answered with success.
 #[derive(Debug)]
-pub struct Accepted {
-    /// The proof.
-    pub receipt: Receipt,
+pub enum Accepted {
+    /// A webhook whose job is durable.
+    Job {
+        /// The proof.
+        receipt: Receipt,
+        /// What its sender needs to read.
+        profile: AnswerProfile,
+    },
+    /// A sender's trial of the URL; nothing was queued.
+    Handshake(HandshakeAnswer),
 }
 
 impl Accepted {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        StatusCode::OK
+        match self {
+            Accepted::Job { profile, .. } => profile.status(),
+            Accepted::Handshake(answer) => answer.status(),
+        }
+    }
+
+    /// The outcome's name in metrics and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Accepted::Job { .. } => "accepted",
+            Accepted::Handshake(_) => "handshake",
+        }
     }
 }
 
 /// Writes the answer. A connection that many callers share (a trusted proxy's) isn't closed for one of them.
-pub fn answer(outcome: &Result<Accepted, Rejection>, is_shared: bool) -> Answer {
+pub fn answer(outcome: Result<Accepted, Rejection>, is_shared: bool) -> Answer {
     match outcome {
-        Ok(accepted) => accept(accepted),
-        Err(rejection) => reject(rejection, is_shared),
+        Ok(Accepted::Job { receipt, profile }) => profile.answer(receipt.job, Timestamp::now()),
+        Ok(Accepted::Handshake(answer)) => answer.into_response(),
+        Err(rejection) => reject(&rejection, is_shared),
     }
-}
-
-fn accept(accepted: &Accepted) -> Answer {
-    AnswerProfile::default().answer(accepted.receipt.job, Timestamp::now())
 }
 
 fn reject(rejection: &Rejection, is_shared: bool) -> Answer {

@@ -14,6 +14,7 @@ use super::body::BodyError;
 use super::client_address::Untraceable;
 use super::route::Unrouted;
 use crate::admission;
+use crate::handshake::Refused;
 use crate::payload::PayloadError;
 use crate::queue::QueueError;
 use crate::signature::Unverified;
@@ -61,9 +62,12 @@ pub enum Rejection {
     /// The body ended early or its chunks are malformed.
     #[error("The body ended early or its transfer coding is malformed")]
     BrokenBody(#[source] hyper::Error),
-    /// A required signature or credential is missing or wrong.
+    /// A required signature or credential is missing or wrong; why is for the log alone.
     #[error("The webhook signature is missing or doesn't match")]
-    Unverified,
+    Unverified(#[source] Unverified),
+    /// A handshake that must not be answered.
+    #[error("The handshake can't be answered")]
+    Handshake(#[source] Refused),
     /// The payload can't become JSON.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -106,7 +110,8 @@ impl Rejection {
             Rejection::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Rejection::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-            Rejection::Unverified => StatusCode::UNAUTHORIZED,
+            Rejection::Unverified(_) => StatusCode::UNAUTHORIZED,
+            Rejection::Handshake(_) => StatusCode::BAD_REQUEST,
             Rejection::Payload(PayloadError::Malformed { .. } | PayloadError::Empty) => {
                 StatusCode::BAD_REQUEST
             }
@@ -134,7 +139,8 @@ impl Rejection {
             Rejection::BodyTooLarge(_) => "body_too_large",
             Rejection::BodyTooSlow(_) => "body_too_slow",
             Rejection::BrokenBody(_) => "broken_body",
-            Rejection::Unverified => "unverified",
+            Rejection::Unverified(unverified) => unverified.code(),
+            Rejection::Handshake(_) => "refused_handshake",
             Rejection::Payload(PayloadError::Malformed { .. } | PayloadError::Empty) => "malformed_payload",
             Rejection::Payload(PayloadError::ContentType(_) | PayloadError::Charset(_)) => {
                 "unsupported_content_type"
@@ -163,7 +169,8 @@ impl Rejection {
             | Rejection::BodyTooLarge(_)
             | Rejection::BodyTooSlow(_)
             | Rejection::BrokenBody(_)
-            | Rejection::Unverified
+            | Rejection::Unverified(_)
+            | Rejection::Handshake(_)
             | Rejection::Payload(_)
             | Rejection::Bug => None,
         }
@@ -182,7 +189,8 @@ impl Rejection {
             | Rejection::BodyTooLarge(_)
             | Rejection::BodyTooSlow(_)
             | Rejection::BrokenBody(_)
-            | Rejection::Unverified
+            | Rejection::Unverified(_)
+            | Rejection::Handshake(_)
             | Rejection::Payload(_) => Fault::Caller,
             Rejection::CallerUndecided(_) | Rejection::Overloaded | Rejection::Queue(_) => Fault::Service,
             Rejection::Bug => Fault::Bug,
@@ -255,7 +263,7 @@ impl From<BodyError> for Rejection {
 }
 
 impl From<Unverified> for Rejection {
-    fn from(_: Unverified) -> Self {
-        Rejection::Unverified
+    fn from(unverified: Unverified) -> Self {
+        Rejection::Unverified(unverified)
     }
 }

@@ -23,7 +23,7 @@ pub enum Unrouted {
 }
 
 impl<'a> Route<'a> {
-    /// Finds the route: `POST /integration/{id}`, `POST /integration/{id}/xml`, each also with a trailing slash.
+    /// Finds the route: `/integration/{id}`, `/integration/{id}/xml`, each also with a trailing slash.
     ///
     /// # Errors
     /// Whether the path or the method is wrong.
@@ -38,7 +38,8 @@ impl<'a> Route<'a> {
         if !is_id(integration) {
             return Err(Unrouted::Path);
         }
-        if method != Method::POST {
+        // Whether a method other than POST is a handshake is known only once the integration is.
+        if ![Method::POST, Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
             return Err(Unrouted::Method);
         }
         Ok(Route { integration, is_xml })
@@ -90,8 +91,12 @@ mod tests {
 
     #[test]
     fn a_known_path_answers_other_methods_and_an_unknown_one_does_not() {
-        for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
+        for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::CONNECT] {
             assert_eq!(Route::parse(&method, "/integration/demo"), Err(Unrouted::Method));
+            assert_eq!(Route::parse(&method, "/nothing"), Err(Unrouted::Path));
+        }
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+            assert!(Route::parse(&method, "/integration/demo").is_ok(), "it may be a handshake");
             assert_eq!(Route::parse(&method, "/nothing"), Err(Unrouted::Path));
         }
     }

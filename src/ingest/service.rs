@@ -59,7 +59,7 @@ async fn serve(context: &Context, peer: SocketAddr, request: Request<Incoming>) 
         catch_panic(context.metrics.track_request(ingesting)).await
     };
     let is_shared = context.trusted_proxies.contains(peer.ip());
-    conclude(&context.metrics, &facts, &outcome, is_shared)
+    conclude(&context.metrics, &facts, outcome, is_shared)
 }
 
 /// The panic itself was logged by the panic hook, with its place in the code.
@@ -73,19 +73,19 @@ async fn catch_panic(
 fn conclude(
     metrics: &Metrics,
     facts: &Facts,
-    outcome: &Result<Accepted, Rejection>,
+    outcome: Result<Accepted, Rejection>,
     is_shared: bool,
 ) -> Answer {
     let elapsed = facts.started.elapsed();
-    let (code, status) = match outcome {
-        Ok(accepted) => ("accepted", accepted.status()),
+    let (code, status) = match &outcome {
+        Ok(accepted) => (accepted.code(), accepted.status()),
         Err(rejection) => (rejection.code(), rejection.status()),
     };
     metrics.count_request(code, status.as_u16(), elapsed);
     if facts.on_no_list {
         metrics.allowlist_reported.inc();
     }
-    log(facts, elapsed, code, status, outcome);
+    log(facts, elapsed, code, status, &outcome);
     answer(outcome, is_shared)
 }
 
@@ -106,7 +106,7 @@ fn log(
         warn!(%id, %client, integration, "would be refused: the client is on no allowlist");
     }
     let Err(rejection) = outcome else {
-        info!(%id, %client, integration, bytes, status, micros, "accepted");
+        info!(%id, %client, integration, bytes, status, micros, "{code}");
         return;
     };
     let detail = rejection.detail();
@@ -150,7 +150,7 @@ mod tests {
         let facts = Facts::new(([127, 0, 0, 1], 1).into());
 
         let outcome = catch_panic(metrics.track_request(async { panic!("a bug") })).await;
-        let answer = conclude(&metrics, &facts, &outcome, false);
+        let answer = conclude(&metrics, &facts, outcome, false);
 
         assert_eq!(answer.status(), 500);
         let body = answer.into_body().collect().await.unwrap().to_bytes();

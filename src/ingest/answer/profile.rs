@@ -75,6 +75,14 @@ impl AnswerProfile {
         named.map(|(_, answer)| AnswerProfile::Sender(*answer)).ok_or(UnknownAnswer)
     }
 
+    /// The status of the answer.
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            AnswerProfile::Text(_) => http::StatusCode::OK,
+            AnswerProfile::Sender(answer) => answer.status(),
+        }
+    }
+
     /// The answer for a job that is durable.
     pub fn answer(&self, job: Uuid, now: Timestamp) -> Answer {
         let (status, content) = match self {
