@@ -12,6 +12,7 @@ mod http;
 mod jobs;
 mod private_plane;
 mod redis;
+mod send;
 mod settings;
 mod support;
 mod workers;
