@@ -24,7 +24,6 @@ use secrecy::SecretString;
 pub use crate::source::Handshake;
 pub use answer::{HandshakeAnswer, Notice};
 pub use challenge::Refused;
-pub(crate) use signed::is_sns_url;
 
 /// The longest body of an answer, in bytes.
 pub const ANSWER_LIMIT_BYTES: usize = 1024;
