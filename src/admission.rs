@@ -72,7 +72,7 @@ pub enum Refusal {
 /// Decides on a caller before anything of its body is read.
 ///
 /// # Errors
-/// The first rule that refuses it, in the contract's order.
+/// The first rule that refuses it.
 pub async fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) -> Result<Caller<'a>, Refusal> {
     let integration = app.integrations.get(id);
     let own = integration.map(|integration| &integration.allowlist);

@@ -1,8 +1,9 @@
-//! The command line: `serve`, `check`, `tail`, `health`.
+//! The command line: `serve`, `check`, `send`, `tail`, `health`.
 
 pub mod check;
 pub mod client;
 pub mod health;
+pub mod send;
 pub mod serve;
 pub mod tail;
 
@@ -38,6 +39,25 @@ enum Command {
     Serve,
     /// Reads all settings, prints every problem with its origin and a hint; exits 0 or 78
     Check(CheckArgs),
+    /// Sends a sample webhook, signed as its sender signs, and prints the answer
+    ///
+    /// The sample is small and made up; headers and signature are the sender's.
+    /// Exits 0 if the answer is a 2xx, 1 if it is another, 2 if there is none.
+    ///
+    /// Try it:
+    ///
+    ///   url=http://localhost:8080/integration
+    ///   retrieve-gateway send $url/demo
+    ///   retrieve-gateway send $url/shop --source shopify --secret env:SHOPIFY_SECRET
+    ///   retrieve-gateway send $url/shop --source woocommerce \
+    ///       --event order.updated --secret file:secret.txt --data order.json
+    ///   retrieve-gateway send --list
+    ///
+    /// A sender that signs with a private key (Discord, SendGrid, Adobe Commerce) takes
+    /// one here, in PEM; the gateway has its public half. Adobe I/O, PayPal, Amazon SNS
+    /// and eBay sign with keys of their own, so nobody else can.
+    #[command(verbatim_doc_comment)]
+    Send(Box<send::SendArgs>),
     /// Follows jobs as they are queued, through the gateway's private listener
     Tail(TailArgs),
     /// Asks the running gateway whether it is alive; exits 0 or 1 (for container probes)
@@ -97,6 +117,7 @@ pub fn run(arguments: CommandLine) -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(),
         Command::Check(flags) => check::check(&flags),
+        Command::Send(flags) => send::send(&flags),
         Command::Tail(flags) => tail::tail(&flags),
         Command::Health(flags) => health::health(&flags),
     }

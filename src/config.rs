@@ -9,6 +9,7 @@ mod source;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -19,6 +20,7 @@ use crate::admission::domains;
 use crate::admission::networks::NetworkTable;
 use crate::ingest::listener::ConnectionLimits;
 use crate::integration::Integrations;
+use crate::signature::keys::KeyCache;
 use crate::telemetry::LogConfig;
 
 /// Where settings come from: the process's environment, or a map in a test.
@@ -78,6 +80,8 @@ pub struct Config {
     pub proxy_protocol: bool,
     /// `RETRIEVE_INTEGRATIONS` and `RETRIEVE_INTEGRATIONS_FILE`.
     pub integrations: Integrations,
+    /// Senders' public keys, as far as they were fetched; the integrations' verifiers look into it.
+    pub keys: Arc<KeyCache>,
     /// `RETRIEVE_QUEUE`.
     pub queue: Backend,
     /// `RETRIEVE_QUEUE_TIMEOUT`.

@@ -19,10 +19,13 @@ use crate::ingest::proxy_protocol::ProxyProtocol;
 use crate::ingest::service::public_service;
 use crate::ingest::{Context, listener};
 use crate::memory::MemoryBudget;
+use crate::outbound::{Client, Reach, Trust};
 use crate::queue::Queue;
 use crate::queue::embedded::{Embedded, EmbeddedWriter, OpenError, open_on_disk};
 use crate::queue::redis::{Redis, RedisWriter};
 use crate::shutdown::{Shutdown, Workers};
+use crate::signature::fetch::{KeyFetcher, Keys};
+use crate::signature::keys::KeyCache;
 use crate::telemetry::metrics::{ConnectionMetrics, Metrics};
 
 /// Connections of the private plane: probes, a scraper, some tails.
@@ -66,6 +69,9 @@ pub enum StartError {
     /// There are domain entries, and no resolver.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
+    /// The client that fetches keys can't be made.
+    #[error("senders' keys can't be fetched: {0}")]
+    Tls(tokio_rustls::rustls::Error),
     /// The system has no thread left.
     #[error("a thread can't be started: {0}")]
     Thread(io::Error),
@@ -100,6 +106,7 @@ impl Gateway {
         let mut workers = Workers::default();
         start_writer(writer, &mut workers).map_err(StartError::Thread)?;
         let metrics = Metrics::default();
+        let fetch_keys = config.integrations.fetch_keys();
         let app = App {
             domains: start_domains(&config, &metrics, &mut workers)?,
             name: config.app,
@@ -112,6 +119,7 @@ impl Gateway {
             trusted: Arc::new(config.trusted_proxies.clone()),
             timeout: config.connections.header_timeout,
         });
+        let keys = start_key_fetcher(fetch_keys, config.keys, &mut workers)?;
         let context = Context {
             apps: Apps::one(app),
             trusted_proxies: config.trusted_proxies,
@@ -119,6 +127,7 @@ impl Gateway {
             queue_timeout: config.queue_timeout,
             memory: MemoryBudget::new(config.in_flight_limit_bytes),
             metrics,
+            keys,
         };
         Ok(Gateway {
             public,
@@ -256,6 +265,21 @@ fn start_domains(
     };
     workers.spawn_task("domains", worker.run());
     Ok(Some(domains))
+}
+
+/// Only integrations whose senders publish their keys need the worker.
+fn start_key_fetcher(
+    fetch_keys: bool,
+    cache: Arc<KeyCache>,
+    workers: &mut Workers,
+) -> Result<Option<Keys>, StartError> {
+    if !fetch_keys {
+        return Ok(None);
+    }
+    let client = Client::new(Trust::PublicRoots, Reach::Public).map_err(StartError::Tls)?;
+    let (keys, fetcher) = KeyFetcher::new(cache, client, None);
+    workers.spawn_task("key-fetcher", fetcher.run());
+    Ok(Some(keys))
 }
 
 fn start_private_plane(

@@ -8,7 +8,7 @@
 //! Three handshakes make the secret sign what the caller chose (Zoom, X, Braintree). Their challenges can't be a
 //! signed text of the same sender: see [`Handshake::would_sign`].
 //!
-//! Facts: `reference/senders.md`, section 0.1 (items 1 to 3) and the senders' own sections; where a line below names
+//! Facts come from the senders' own documentation, as their presets name it (`crate::source`); where a line below names
 //! an SDK or a specification, it was read there.
 
 mod answer;
@@ -24,7 +24,6 @@ use secrecy::SecretString;
 pub use crate::source::Handshake;
 pub use answer::{HandshakeAnswer, Notice};
 pub use challenge::Refused;
-pub(crate) use signed::is_sns_url;
 
 /// The longest body of an answer, in bytes.
 pub const ANSWER_LIMIT_BYTES: usize = 1024;

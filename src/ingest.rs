@@ -24,7 +24,7 @@ use crate::admission::allowlist::Proof;
 use crate::admission::networks::NetworkTable;
 use crate::admission::{self, Caller};
 use crate::app::Apps;
-use crate::handshake::{self, HandshakeAnswer, Stage};
+use crate::handshake::{self, HandshakeAnswer, Notice, Stage};
 use crate::ingest::answer::Accepted;
 use crate::ingest::answer::profile::AnswerProfile;
 use crate::ingest::body::{Bounds, ReceivedBody, receive};
@@ -36,6 +36,7 @@ use crate::integration::Integration;
 use crate::job::{Job, Parts};
 use crate::memory::MemoryBudget;
 use crate::payload::{Payload, PayloadError};
+use crate::signature::fetch::{KEY_WAIT, Keys};
 use crate::signature::{Reason, SignedRequest, Unverified, Verified};
 use crate::source;
 use crate::telemetry::metrics::Metrics;
@@ -53,6 +54,8 @@ pub struct Context {
     pub queue_timeout: Duration,
     /// The bytes that bodies in flight may hold.
     pub memory: MemoryBudget,
+    /// Senders' public keys; none if no integration needs one.
+    pub keys: Option<Keys>,
     /// Where outcomes are counted.
     pub metrics: Metrics,
 }
@@ -89,11 +92,13 @@ pub async fn ingest(
     let ReceivedBody { bytes, mut reservation } = receive(body, bounds, &context.memory).await?;
     facts.body_bytes = bytes.len();
     if let Some(answer) = handshake_at(Stage::Received, integration, &request, &bytes)? {
+        note(context, &answer);
         return Ok(Accepted::Handshake(answer));
     }
 
-    let verified = verify(&caller, &request, &bytes, facts.received_at)?;
+    let verified = verify(context, &caller, &request, &bytes, facts.received_at).await?;
     if let Some(answer) = handshake_at(Stage::Verified, integration, &request, &bytes)? {
+        note(context, &answer);
         return Ok(Accepted::Handshake(answer));
     }
 
@@ -130,27 +135,52 @@ pub async fn ingest(
 }
 
 /// The raw bytes of a body become a [`Verified`] one, or the request ends here.
-fn verify(
+async fn verify(
+    context: &Context,
     caller: &Caller<'_>,
     request: &http::request::Parts,
     body: &Bytes,
     now: Timestamp,
-) -> Result<Verified, Unverified> {
+) -> Result<Verified, Rejection> {
     let integration = caller.integration();
-    let verified = integration.verifier.verify(&SignedRequest {
+    let signed = SignedRequest {
         method: &request.method,
         uri: &request.uri,
         headers: &request.headers,
         body,
         now,
         public_url: integration.public_url.as_deref(),
-    })?;
+    };
+    // Watched before the first look, or a key that is fetched may come in between.
+    let mut arrivals = context.keys.as_ref().map(Keys::arrivals);
+    let until = Instant::now() + KEY_WAIT;
+    let verified = loop {
+        let outcome = integration.verifier.verify(&signed);
+        let may_wait = outcome.as_ref().is_err_and(Unverified::is_temporary);
+        match &mut arrivals {
+            Some(arrivals) if may_wait => {
+                if !arrivals.next(until).await {
+                    break outcome?;
+                }
+            }
+            _ => break outcome?,
+        }
+    };
     // A handshake's answer is signed with the same secret, and must not pass for a webhook.
     let is_our_own_answer = integration.handshakes().iter().any(|handshake| handshake.would_sign(body));
     if is_our_own_answer || (caller.needs_signature() && !verified.signed()) {
-        return Err(Reason::Mismatch.into());
+        return Err(Unverified::from(Reason::Mismatch).into());
     }
     Ok(verified)
+}
+
+/// What a handshake leaves to be done: by the worker, or by somebody who reads the log.
+fn note(context: &Context, answer: &HandshakeAnswer) {
+    match (answer.notice(), &context.keys) {
+        (Some(Notice::Confirm { url }), Some(keys)) if keys.confirm(url.clone()) => {}
+        (Some(notice), _) => tracing::warn!("{notice}"),
+        (None, _) => {}
+    }
 }
 
 fn handshake_at(
@@ -162,7 +192,7 @@ fn handshake_at(
     let query = request.uri.query().unwrap_or("");
     let request = handshake::Request { method: &request.method, query, headers: &request.headers, body };
     handshake::respond(integration.handshakes(), stage, &request, &integration.handshake)
-        .map_err(Rejection::Handshake)
+        .map_err(Rejection::from)
 }
 
 /// Work on a body from this size on is done where no other connection waits for the thread.

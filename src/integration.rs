@@ -47,6 +47,8 @@ pub struct Integration {
     pub policy: Policy,
     /// How its webhooks prove where they come from.
     pub verifier: Verifier,
+    /// Whether its verifier needs keys that come over the network.
+    pub fetches_keys: bool,
     /// The sender whose facts apply.
     pub source: Option<&'static Preset>,
     /// The rule that a valid signature meets: the integration admits by signature alone, or its sender speaks for a
@@ -121,6 +123,11 @@ impl Integrations {
     /// Whether every well-formed id is accepted.
     pub fn accepts_any(&self) -> bool {
         self.any.is_some()
+    }
+
+    /// Whether any of them needs keys that come over the network.
+    pub fn fetch_keys(&self) -> bool {
+        self.by_id.values().any(|integration| integration.fetches_keys)
     }
 
     /// How many integrations have an id of their own.

@@ -7,9 +7,9 @@
 //!                                                   | route            method + path -> Route                404 405
 //!                                                   | client_address   peer, trusted hops -> ClientAddress   400
 //!                                                   | apps.select      headers -> App
-//!                                                   | admit            allowlists, integration -> Caller     403 404 429 503
+//!                                                   | admit            lists, domains, integration -> Caller 403 404 429 503 503
 //!                                                   | receive          capped in bytes and in time           413 408 400 503
-//!                                                   | verify           raw bytes -> Verified                 401
+//!                                                   | verify           raw bytes -> Verified                 401 503
 //!                                                   | decode           json | xml | form -> Payload          400 415
 //!                                                   | encode           + metadata -> Job
 //!                                                   | append  --------------------------> lane -> embedded | redis

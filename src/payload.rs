@@ -209,7 +209,7 @@ fn media_type(headers: &HeaderMap) -> Result<Option<MediaType>, PayloadError> {
     }
 }
 
-/// A body without a content type is JSON (contract, section 1).
+/// A body without a content type is JSON.
 fn format_of(media_type: Option<&MediaType>) -> Result<Format, PayloadError> {
     let Some(media_type) = media_type else { return Ok(Format::Json) };
     let essence = media_type.essence.as_str();

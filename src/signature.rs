@@ -25,6 +25,7 @@ mod public_key;
 pub mod reason;
 pub mod scheme;
 mod secret;
+pub mod sign;
 mod signed;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The environment: the one place that knows the names of the variables.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -12,6 +13,7 @@ use crate::admission::allowlist::{Allowlist, Entry};
 use crate::admission::domains;
 use crate::admission::networks::{NetworkTable, parse_network};
 use crate::ingest::listener::ConnectionLimits;
+use crate::signature::keys::KeyCache;
 use crate::telemetry::{self, LogConfig, LogFormat};
 
 /// One variable, as `--help`, README and `config/retrieve.env.example` show it.
@@ -115,7 +117,8 @@ impl Reader<'_> {
     fn config(&mut self) -> Config {
         let body_limit_bytes = self.body_limit();
         let (allowlist, allowlist_is_default) = self.allowlist();
-        let mut integrations = self.integrations(body_limit_bytes);
+        let keys = Arc::default();
+        let mut integrations = self.integrations(body_limit_bytes, &keys);
         integrations.settle_signature_rules(&allowlist);
         let in_flight_limit_bytes = self.in_flight_limit(integrations.largest_body_bytes());
         self.report_not_built_yet();
@@ -131,6 +134,7 @@ impl Reader<'_> {
             trusted_proxies: self.trusted_proxies(),
             proxy_protocol: self.proxy_protocol(),
             integrations,
+            keys,
             queue: self.queue(),
             queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),
             connections: ConnectionLimits {
@@ -285,7 +289,11 @@ impl Reader<'_> {
         is_on
     }
 
-    fn integrations(&mut self, body_limit_bytes: usize) -> crate::integration::Integrations {
+    fn integrations(
+        &mut self,
+        body_limit_bytes: usize,
+        keys: &Arc<KeyCache>,
+    ) -> crate::integration::Integrations {
         let mut all = crate::integration::Integrations::default();
         let name = "RETRIEVE_INTEGRATIONS_FILE";
         let path = PathBuf::from(self.text(name));
@@ -295,6 +303,7 @@ impl Reader<'_> {
                 &path.display().to_string(),
                 body_limit_bytes,
                 self.strings,
+                keys,
                 &mut all,
                 self.problems,
             ),

@@ -1,6 +1,7 @@
 //! `integrations.toml`: every problem with its line.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use toml::Spanned;
@@ -14,6 +15,7 @@ use crate::admission::rate::RateLimit;
 use crate::integration::{Integration, Integrations, Policy};
 use crate::payload::PayloadOptions;
 use crate::payload::xml::{Arrays, Root};
+use crate::signature::keys::KeyCache;
 
 const KEYS: [&str; 14] = [
     "id",
@@ -55,6 +57,7 @@ pub(super) fn read(
     file: &str,
     body_limit_bytes: usize,
     strings: &dyn Strings,
+    keys: &Arc<KeyCache>,
     all: &mut Integrations,
     problems: &mut Problems,
 ) {
@@ -66,7 +69,7 @@ pub(super) fn read(
     if !errors.is_empty() {
         return;
     }
-    let mut file = File { text, name: file, strings, problems };
+    let mut file = File { text, name: file, strings, keys, problems };
     for (key, value) in table.get_ref() {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("integration", DeValue::Array(entries)) => {
@@ -86,6 +89,7 @@ struct File<'a> {
     text: &'a str,
     name: &'a str,
     strings: &'a dyn Strings,
+    keys: &'a Arc<KeyCache>,
     problems: &'a mut Problems,
 }
 
@@ -116,7 +120,7 @@ impl File<'_> {
                 _ => self.unknown(name, &path, key.span(), &KEYS),
             }
         }
-        for (key, message) in source.apply(&mut integration) {
+        for (key, message) in source.apply(&mut integration, self.keys) {
             let span = table
                 .iter()
                 .find(|(name, _)| name.get_ref() == key)

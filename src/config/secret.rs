@@ -8,7 +8,7 @@ pub use secrecy::{ExposeSecret, SecretString};
 const FILE_LIMIT_BYTES: u64 = 64 * 1024;
 
 /// Reads a secret from a file, as Docker and Kubernetes mount them, without the line end that editors add.
-pub(super) fn read_file(path: &Path) -> Result<SecretString, String> {
+pub(crate) fn read_file(path: &Path) -> Result<SecretString, String> {
     let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if length > FILE_LIMIT_BYTES {
         return Err(format!("it is longer than {FILE_LIMIT_BYTES} bytes"));

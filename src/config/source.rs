@@ -53,15 +53,18 @@ pub(super) fn find_preset(name: &str) -> Result<&'static Preset, String> {
 
 impl SourceSettings {
     /// Puts what was written into the integration. The problems, each with the key that it is about.
-    pub(super) fn apply(self, integration: &mut Integration) -> Vec<(&'static str, String)> {
+    pub(super) fn apply(
+        self,
+        integration: &mut Integration,
+        keys: &Arc<KeyCache>,
+    ) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         let base = self.preset.map_or(Scheme::None, |preset| preset.scheme);
         let scheme = self.scheme(&base, &mut problems);
-        if scheme.fetches_keys() {
-            problems.push((
-                "source",
-                "its keys come over the network, and aren't fetched in this version".to_owned(),
-            ));
+        if scheme == Scheme::Ebay {
+            let message =
+                "eBay gives its keys to registered applications alone, and none can be named in this version";
+            problems.push(("source", message.to_owned()));
         }
         if scheme.needs_public_url() && self.public_url.is_none() {
             let message =
@@ -69,7 +72,8 @@ impl SourceSettings {
             problems.push(("source", message.to_owned()));
         }
         self.check_handshakes(&mut problems);
-        integration.verifier = self.verifier(&scheme, &mut problems);
+        integration.verifier = self.verifier(&scheme, keys, &mut problems);
+        integration.fetches_keys = scheme.fetches_keys();
         let is_signed = matches!(integration.verifier, Verifier::Signed(_));
         if self.policy != Policy::Allowlist && !is_signed && !self.has_unreadable_secret {
             problems.push(("admit", "it needs a source or a signature, with a secret".to_owned()));
@@ -108,7 +112,12 @@ impl SourceSettings {
         }
     }
 
-    fn verifier(&self, scheme: &Scheme<'_>, problems: &mut Vec<(&'static str, String)>) -> Verifier {
+    fn verifier(
+        &self,
+        scheme: &Scheme<'_>,
+        keys: &Arc<KeyCache>,
+        problems: &mut Vec<(&'static str, String)>,
+    ) -> Verifier {
         let may_go_without =
             self.preset.is_none_or(|preset| !preset.needs_secret()) && self.signature.is_none();
         if self.secrets.is_empty() && (may_go_without || self.has_unreadable_secret) {
@@ -121,7 +130,7 @@ impl SourceSettings {
             ));
             return Verifier::Unsigned;
         }
-        Verifier::new(scheme, &self.secrets, &Arc::new(KeyCache::default())).unwrap_or_else(|found| {
+        Verifier::new(scheme, &self.secrets, keys).unwrap_or_else(|found| {
             problems.extend(found.into_iter().map(|(index, problem)| match index {
                 Some(index) => ("secrets", format!("number {}: {problem}", index + 1)),
                 None => ("secrets", problem.to_string()),

@@ -13,6 +13,7 @@ use super::answer::{HandshakeAnswer, Notice};
 use super::challenge::{Refused, TOKEN, UNSIGNABLE, header};
 use super::head::hmac_sha256;
 use super::{HandshakeSettings, Outcome, Request, json};
+use crate::signature::keys::is_sns_url;
 
 #[derive(Deserialize)]
 struct SlackBody<'r> {
@@ -120,22 +121,6 @@ pub(super) fn sns(body: &[u8], settings: &HandshakeSettings) -> Outcome {
         _ => return Ok(None),
     };
     Ok(Some(HandshakeAnswer::empty().noting(notice)))
-}
-
-/// A URL on a host of Amazon SNS, as aws-php-sns-message-validator pins it:
-/// `^sns\.[a-zA-Z0-9\-]{3,}\.amazonaws\.com(\.cn)?$`, by https, without a port or user.
-pub(crate) fn is_sns_url(url: &str) -> bool {
-    let is_link = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?&=%+".contains(&byte);
-    let Some((host, _)) = url.strip_prefix("https://").and_then(|rest| rest.split_once('/')) else {
-        return false;
-    };
-    let region = host.strip_prefix("sns.").and_then(|host| {
-        host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))
-    });
-    let is_region = |region: &str| {
-        region.len() >= 3 && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
-    region.is_some_and(is_region) && url.len() <= 2048 && url.bytes().all(is_link)
 }
 
 #[derive(Deserialize)]

@@ -65,9 +65,12 @@ pub enum Rejection {
     /// A required signature or credential is missing or wrong; why is for the log alone.
     #[error("The webhook signature is missing or doesn't match")]
     Unverified(#[source] Unverified),
+    /// The sender's public key isn't here yet.
+    #[error("The sender's public key couldn't be fetched in time; send the webhook again later")]
+    KeyUnavailable,
     /// A handshake that must not be answered.
-    #[error("The handshake can't be answered")]
-    Handshake(#[source] Refused),
+    #[error(transparent)]
+    Handshake(#[from] Refused),
     /// The payload can't become JSON.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -96,7 +99,7 @@ pub enum Fault {
 /// How long a caller should wait when the queue or the gateway can't take its webhook.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// How long when a domain is still being looked up: longer than the look-up of a working resolver.
+/// How long when a domain or a key is still being looked up: longer than that takes where the network works.
 const LOOK_UP_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 impl Rejection {
@@ -111,16 +114,19 @@ impl Rejection {
             Rejection::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::BodyTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Rejection::Unverified(_) => StatusCode::UNAUTHORIZED,
-            Rejection::Handshake(_) => StatusCode::BAD_REQUEST,
+            Rejection::Handshake(Refused::VerifyToken) => StatusCode::FORBIDDEN,
+            Rejection::Handshake(Refused::Challenge) => StatusCode::BAD_REQUEST,
+            Rejection::Handshake(Refused::Settings) => StatusCode::UNAUTHORIZED,
             Rejection::Payload(PayloadError::Malformed { .. } | PayloadError::Empty) => {
                 StatusCode::BAD_REQUEST
             }
             Rejection::Payload(
                 PayloadError::ContentType(_) | PayloadError::Charset(_) | PayloadError::ContentEncoding(_),
             ) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Rejection::CallerUndecided(_) | Rejection::Overloaded | Rejection::Queue(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Rejection::CallerUndecided(_)
+            | Rejection::KeyUnavailable
+            | Rejection::Overloaded
+            | Rejection::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::Bug => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -140,6 +146,7 @@ impl Rejection {
             Rejection::BodyTooSlow(_) => "body_too_slow",
             Rejection::BrokenBody(_) => "broken_body",
             Rejection::Unverified(unverified) => unverified.code(),
+            Rejection::KeyUnavailable => "key_unavailable",
             Rejection::Handshake(_) => "refused_handshake",
             Rejection::Payload(PayloadError::Malformed { .. } | PayloadError::Empty) => "malformed_payload",
             Rejection::Payload(PayloadError::ContentType(_) | PayloadError::Charset(_)) => {
@@ -158,7 +165,7 @@ impl Rejection {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::RateLimited { retry_after, .. } => Some(*retry_after),
-            Rejection::CallerUndecided(_) => Some(LOOK_UP_RETRY_AFTER),
+            Rejection::CallerUndecided(_) | Rejection::KeyUnavailable => Some(LOOK_UP_RETRY_AFTER),
             Rejection::Overloaded | Rejection::Queue(_) => Some(BUSY_RETRY_AFTER),
             Rejection::UnknownPath
             | Rejection::MethodNotAllowed
@@ -192,7 +199,10 @@ impl Rejection {
             | Rejection::Unverified(_)
             | Rejection::Handshake(_)
             | Rejection::Payload(_) => Fault::Caller,
-            Rejection::CallerUndecided(_) | Rejection::Overloaded | Rejection::Queue(_) => Fault::Service,
+            Rejection::CallerUndecided(_)
+            | Rejection::KeyUnavailable
+            | Rejection::Overloaded
+            | Rejection::Queue(_) => Fault::Service,
             Rejection::Bug => Fault::Bug,
         }
     }
@@ -264,6 +274,6 @@ impl From<BodyError> for Rejection {
 
 impl From<Unverified> for Rejection {
     fn from(unverified: Unverified) -> Self {
-        Rejection::Unverified(unverified)
+        if unverified.is_temporary() { Rejection::KeyUnavailable } else { Rejection::Unverified(unverified) }
     }
 }

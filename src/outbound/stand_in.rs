@@ -60,6 +60,13 @@ impl StandIn {
         Trust::Only(vec![self.certificate.clone()])
     }
 
+    /// Its certificate, for a client that reads files.
+    pub fn certificate_pem(&self) -> String {
+        use base64::Engine;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&self.certificate);
+        format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n")
+    }
+
     /// What it was asked so far: host and path.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()

@@ -36,9 +36,8 @@ use tracing::{info, warn};
 
 pub use self::ebay::EbayApplication;
 use self::ebay::Tokens;
-use super::keys::{DOCUMENT_LIMIT_BYTES, KeyCache, KeyHost, KeyUrl};
+use super::keys::{DOCUMENT_LIMIT_BYTES, KeyCache, KeyHost, KeyUrl, is_sns_url};
 use crate::admission::rate::{Rate, RateLimit};
-use crate::handshake;
 use crate::outbound::{Bounds, Client, OutboundError};
 
 /// How long a request may wait for a key that is being fetched.
@@ -84,7 +83,7 @@ impl Keys {
         Arrivals(arrived)
     }
 
-    /// Has the URL of a [`handshake::Notice::Confirm`] visited, in its time. False if too many wait already.
+    /// Has the URL of a [`crate::handshake::Notice::Confirm`] visited, in its time. False if too many wait already.
     pub fn confirm(&self, url: String) -> bool {
         self.confirmations.try_send(url).is_ok()
     }
@@ -233,7 +232,7 @@ fn request(url: &KeyUrl) -> http::request::Builder {
 /// Visits the URL of a subscription that the settings name, a few times.
 async fn confirm(shared: Arc<Shared>, url: String) {
     // The handshake has looked at it, and this is the last place before the network.
-    if !handshake::is_sns_url(&url) {
+    if !is_sns_url(&url) {
         return warn!("a confirmation's URL isn't Amazon's");
     }
     for pause in CONFIRMATION_PAUSES {

@@ -99,13 +99,8 @@ impl KeyUrl {
     /// Another scheme, host or path.
     pub fn sns(url: &str) -> Result<KeyUrl, Reason> {
         let (host, path) = split(url)?;
-        let domain = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"));
-        let region = domain.and_then(|domain| domain.strip_prefix("sns."));
-        let is_region = region.is_some_and(|region| {
-            region.len() >= 3 && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        });
         let is_file = path.strip_prefix('/').is_some_and(|file| is_file(file) && file.ends_with(".pem"));
-        if !is_region || !is_file {
+        if !is_sns_host(host) || !is_file {
             return Err(Reason::KeyUrlRefused);
         }
         Ok(KeyUrl { host: KeyHost::Sns, url: url.into() })
@@ -124,6 +119,22 @@ impl KeyUrl {
         let url = format!("https://api.ebay.com/commerce/notification/v1/public_key/{key_id}");
         Ok(KeyUrl { host: KeyHost::Ebay, url: url.into() })
     }
+}
+
+/// The hosts of Amazon SNS, by the rule of `aws-php-sns-message-validator`.
+fn is_sns_host(host: &str) -> bool {
+    let domain = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"));
+    domain.and_then(|domain| domain.strip_prefix("sns.")).is_some_and(|region| {
+        region.len() >= 3 && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    })
+}
+
+/// Whether a URL leads to a host of Amazon SNS, by `https`, and has no character that a log or a header would take for
+/// something else. For the links that confirm a subscription.
+pub fn is_sns_url(url: &str) -> bool {
+    let is_link = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?&=%+".contains(&byte);
+    let host = split(url).map(|(host, _)| host);
+    host.is_ok_and(is_sns_host) && url.len() <= 2048 && url.bytes().all(is_link)
 }
 
 /// Host and path of an `https` URL. The host is whatever stands before the first slash, and every rule compares it

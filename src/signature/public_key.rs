@@ -101,7 +101,7 @@ fn verifies_p256_sha1(point: &[u8], message: &[u8], signature: &[u8]) -> Option<
 }
 
 /// The bytes between two lines of PEM (RFC 7468).
-fn pem_section(text: &str, label: &str) -> Option<Vec<u8>> {
+pub(super) fn pem_section(text: &str, label: &str) -> Option<Vec<u8>> {
     let (_, rest) = text.split_once(&format!("-----BEGIN {label}-----"))?;
     let (section, _) = rest.split_once(&format!("-----END {label}-----"))?;
     let lines: String = section.split_ascii_whitespace().collect();

@@ -1,4 +1,4 @@
-//! Every answer of the contract's table, with its exact bytes, in the contract's order of checks.
+//! Every answer of README's table, with its exact bytes, in README's order of checks.
 
 use crate::support::client::{Answer, Connection, exchange, post};
 use crate::support::gateway::TestGateway;

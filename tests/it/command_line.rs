@@ -87,7 +87,7 @@ async fn help_names_every_command_and_every_setting() {
     for variable in retrieve_gateway::config::env::VARIABLES {
         assert!(stdout.contains(variable.name), "{}", variable.name);
     }
-    for command in ["serve", "check", "tail", "health"] {
+    for command in ["serve", "check", "send", "tail", "health"] {
         assert!(stdout.contains(command));
     }
 }

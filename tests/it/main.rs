@@ -16,6 +16,7 @@ mod private_plane;
 mod proxy_protocol;
 mod redis;
 mod report_mode;
+mod send;
 mod senders;
 mod settings;
 mod support;

@@ -130,3 +130,13 @@ fn readme_has_every_variable_with_its_default() {
         assert!(readme.contains(&row), "no row {row}");
     }
 }
+
+#[test]
+fn the_documentation_lists_every_preset() {
+    let page = include_str!("../../docs/who-may-call.md");
+    let missing: Vec<_> =
+        retrieve_gateway::source::names().filter(|name| !page.contains(&format!("| `{name}` |"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(&format!("one of {} presets", retrieve_gateway::source::names().count())));
+}
