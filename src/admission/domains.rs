@@ -1,9 +1,9 @@
 //! Domain entries: to which listed domains an address is proven to belong, by DNS alone.
 //!
 //! Two proofs, tried in this order after the entries that need no look-up:
-//! 1. **The domain's own addresses** ([`own`]): a worker keeps the A and AAAA answers of every entry such as
+//! 1. **The domain's own addresses** (`own`): a worker keeps the A and AAAA answers of every entry such as
 //!    `shopify.com` fresh; a request looks into a table and causes no query.
-//! 2. **Forward-confirmed reverse DNS** ([`reverse`]): a PTR name of the address lies under a listed domain on a label
+//! 2. **Forward-confirmed reverse DNS** (`reverse`): a PTR name of the address lies under a listed domain on a label
 //!    boundary, and that name resolves back to the address. Only who holds the domain can make both true; the PTR
 //!    name alone is its address holder's own text.
 //!
