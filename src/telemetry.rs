@@ -39,7 +39,9 @@ pub fn is_filter(text: &str) -> bool {
 ///
 /// The guard writes what is left when it is dropped.
 pub fn start_logging(config: &LogConfig) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default().thread_name("log").finish(std::io::stderr());
+    const WAITING_LINES_LIMIT: usize = 16_384;
+    let builder = NonBlockingBuilder::default().thread_name("log").buffered_lines_limit(WAITING_LINES_LIMIT);
+    let (writer, guard) = builder.finish(std::io::stderr());
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     let started = match config.format {
