@@ -26,7 +26,6 @@ use crate::admission::{self, Caller};
 use crate::app::Apps;
 use crate::handshake::{self, HandshakeAnswer, Notice, Stage};
 use crate::ingest::answer::Accepted;
-use crate::ingest::answer::profile::AnswerProfile;
 use crate::ingest::body::{Bounds, ReceivedBody, receive};
 use crate::ingest::client_address::client_address;
 use crate::ingest::rejection::Rejection;
@@ -97,7 +96,9 @@ pub async fn ingest(
     }
 
     let verified = verify(context, &caller, &request, &bytes, facts.received_at).await?;
-    if let Some(answer) = handshake_at(Stage::Verified, integration, &request, &bytes)? {
+    if verified.signed()
+        && let Some(answer) = handshake_at(Stage::Verified, integration, &request, &bytes)?
+    {
         note(context, &answer);
         return Ok(Accepted::Handshake(answer));
     }
@@ -129,9 +130,8 @@ pub async fn ingest(
     let appending = Instant::now();
     let receipt = app.queue.append(job, reservation, context.queue_timeout).await;
     context.metrics.queue_seconds.observe(appending.elapsed().as_secs_f64());
-    let profile =
-        AnswerProfile::Sender(integration.source.map_or(source::Answer::Standard, |source| source.answer));
-    Ok(Accepted::Job { receipt: receipt?, profile })
+    let answer = integration.source.map_or(source::Answer::Standard, |source| source.answer);
+    Ok(Accepted::Job { receipt: receipt?, answer })
 }
 
 /// The raw bytes of a body become a [`Verified`] one, or the request ends here.

@@ -1,6 +1,6 @@
 //! Outcomes to answers: their exact bytes.
 
-pub mod profile;
+mod profile;
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use jiff::Timestamp;
 
-use self::profile::AnswerProfile;
 use super::rejection::Rejection;
 use crate::handshake::HandshakeAnswer;
 use crate::queue::Receipt;
+use crate::source;
 
 /// The answer of every path of the public plane.
 pub type Answer = Response<Full<Bytes>>;
@@ -28,7 +28,7 @@ pub enum Accepted {
         /// The proof.
         receipt: Receipt,
         /// What its sender needs to read.
-        profile: AnswerProfile,
+        answer: source::Answer,
     },
     /// A sender's trial of the URL; nothing was queued.
     Handshake(HandshakeAnswer),
@@ -38,7 +38,7 @@ impl Accepted {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Accepted::Job { profile, .. } => profile.status(),
+            Accepted::Job { answer, .. } => answer.status(),
             Accepted::Handshake(answer) => answer.status(),
         }
     }
@@ -55,7 +55,7 @@ impl Accepted {
 /// Writes the answer. A connection that many callers share (a trusted proxy's) isn't closed for one of them.
 pub fn answer(outcome: Result<Accepted, Rejection>, is_shared: bool) -> Answer {
     match outcome {
-        Ok(Accepted::Job { receipt, profile }) => profile.answer(receipt.job, Timestamp::now()),
+        Ok(Accepted::Job { receipt, answer }) => profile::accept(answer, receipt.job, Timestamp::now()),
         Ok(Accepted::Handshake(answer)) => answer.into_response(),
         Err(rejection) => reject(&rejection, is_shared),
     }
