@@ -84,7 +84,8 @@ pub async fn ingest(
     let integration = caller.integration();
     if request.method != Method::POST {
         let answer = handshake_at(Stage::Head, integration, &request, b"")?;
-        return answer.map(Accepted::Handshake).ok_or(Rejection::MethodNotAllowed);
+        let allow = || handshake::allow(integration.handshakes());
+        return answer.map(Accepted::Handshake).ok_or_else(|| Rejection::MethodNotAllowed { allow: allow() });
     }
 
     let bounds = Bounds { limit_bytes: integration.body_limit_bytes, timeout: context.body_timeout };

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use self::sample::Sample;
 use super::complain;
-use crate::config::secret;
+use crate::config::{Environment, secret};
 use crate::outbound::{Answer, Bounds, Client, Reach, Trust};
 use crate::signature::SignedRequest;
 use crate::signature::sign::{Delivery, SignError, sign};
@@ -200,16 +200,8 @@ fn header_of(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 /// A secret as it stands, or from an environment variable or a file.
 fn read_secret(text: &str) -> Result<SecretString, String> {
-    if let Some(name) = text.strip_prefix("env:") {
-        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-        return value
-            .map(SecretString::from)
-            .ok_or_else(|| format!("--secret: the variable {name} isn't set"));
-    }
-    match text.strip_prefix("file:") {
-        Some(path) => {
-            secret::read_file(Path::new(path)).map_err(|problem| format!("--secret: {path}: {problem}"))
-        }
+    match secret::read_reference(text, &Environment) {
+        Some(secret) => secret.map_err(|problem| format!("--secret: {problem}")),
         None if text.is_empty() => Err("--secret: it is empty".to_owned()),
         None => Ok(SecretString::from(text)),
     }

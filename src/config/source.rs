@@ -1,7 +1,6 @@
 //! What an integration says of its sender: the preset, the secrets, the policy, a scheme of its own. Whatever can't be
 //! checked as it is written is a problem at the start, never an open door.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -30,17 +29,8 @@ pub(super) struct SourceSettings {
 
 /// A secret as it is written in the file: where it is, never what it is.
 pub(super) fn read_secret(text: &str, strings: &dyn Strings) -> Result<SecretString, String> {
-    const HINT: &str = "write env:NAME or file:PATH";
-    match text.split_once(':') {
-        Some(("env", name)) => match strings.get(name).filter(|value| !value.trim().is_empty()) {
-            Some(value) => Ok(SecretString::from(value.trim().to_owned())),
-            None => Err(format!("the variable {name} isn't set")),
-        },
-        Some(("file", path)) => {
-            secret::read_file(Path::new(path)).map_err(|error| format!("{path} can't be used: {error}"))
-        }
-        _ => Err(format!("a secret doesn't stand in this file; {HINT}")),
-    }
+    secret::read_reference(text, strings)
+        .unwrap_or_else(|| Err("a secret doesn't stand in this file; write env:NAME or file:PATH".to_owned()))
 }
 
 /// The preset of a name, or the nearest name.

@@ -69,8 +69,10 @@ fn reject(rejection: &Rejection, is_shared: bool) -> Answer {
     if let Some(retry_after) = rejection.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(retry_after)));
     }
-    if rejection.status() == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    if let Rejection::MethodNotAllowed { allow } = rejection
+        && let Ok(allow) = HeaderValue::from_str(allow)
+    {
+        headers.insert(ALLOW, allow);
     }
     if rejection.leaves_body_unread() || (rejection.turns_caller_away() && !is_shared) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

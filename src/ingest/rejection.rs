@@ -27,7 +27,10 @@ pub enum Rejection {
     UnknownPath,
     /// The path is known, but not for this method.
     #[error("This method isn't allowed here; webhooks are sent with POST")]
-    MethodNotAllowed,
+    MethodNotAllowed {
+        /// The value of `Allow`.
+        allow: String,
+    },
     /// The proxies' headers name no client.
     #[error(transparent)]
     UntraceableClient(#[from] Untraceable),
@@ -107,7 +110,7 @@ impl Rejection {
     pub fn status(&self) -> StatusCode {
         match self {
             Rejection::UnknownPath | Rejection::UnknownIntegration(_) => StatusCode::NOT_FOUND,
-            Rejection::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Rejection::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::UntraceableClient(_) | Rejection::BrokenBody(_) => StatusCode::BAD_REQUEST,
             Rejection::CallerNotAllowed(_) | Rejection::DisabledIntegration(_) => StatusCode::FORBIDDEN,
             Rejection::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -135,7 +138,7 @@ impl Rejection {
     pub fn code(&self) -> &'static str {
         match self {
             Rejection::UnknownPath => "unknown_path",
-            Rejection::MethodNotAllowed => "method_not_allowed",
+            Rejection::MethodNotAllowed { .. } => "method_not_allowed",
             Rejection::UntraceableClient(_) => "untraceable_client",
             Rejection::CallerNotAllowed(_) => "caller_not_allowed",
             Rejection::CallerUndecided(_) => "caller_undecided",
@@ -168,7 +171,7 @@ impl Rejection {
             Rejection::CallerUndecided(_) | Rejection::KeyUnavailable => Some(LOOK_UP_RETRY_AFTER),
             Rejection::Overloaded | Rejection::Queue(_) => Some(BUSY_RETRY_AFTER),
             Rejection::UnknownPath
-            | Rejection::MethodNotAllowed
+            | Rejection::MethodNotAllowed { .. }
             | Rejection::UntraceableClient(_)
             | Rejection::CallerNotAllowed(_)
             | Rejection::UnknownIntegration(_)
@@ -187,7 +190,7 @@ impl Rejection {
     pub fn fault(&self) -> Fault {
         match self {
             Rejection::UnknownPath
-            | Rejection::MethodNotAllowed
+            | Rejection::MethodNotAllowed { .. }
             | Rejection::UntraceableClient(_)
             | Rejection::CallerNotAllowed(_)
             | Rejection::UnknownIntegration(_)
@@ -256,7 +259,7 @@ impl From<Unrouted> for Rejection {
     fn from(unrouted: Unrouted) -> Self {
         match unrouted {
             Unrouted::Path => Rejection::UnknownPath,
-            Unrouted::Method => Rejection::MethodNotAllowed,
+            Unrouted::Method => Rejection::MethodNotAllowed { allow: "POST".to_owned() },
         }
     }
 }
