@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::admission::allowlist::Proof;
 use crate::admission::networks::NetworkTable;
 use crate::admission::{self, Caller};
-use crate::app::Apps;
+use crate::app::{App, Apps};
 use crate::handshake::{self, HandshakeAnswer, Notice, Stage};
 use crate::ingest::answer::Accepted;
 use crate::ingest::body::{Bounds, ReceivedBody, receive};
@@ -104,25 +104,7 @@ pub async fn ingest(
         return Ok(Accepted::Handshake(answer));
     }
 
-    let job = off_the_loop(facts.body_bytes, || {
-        let payload = Payload::decode(&verified, &request.headers, route.is_xml, &integration.payload)?;
-        let source = integration.source;
-        Ok::<_, PayloadError>(Job::encode(&Parts {
-            id: facts.id,
-            app: &app.name,
-            integration: route.integration,
-            received_at: facts.received_at,
-            client: client.0,
-            rule: caller.rule(),
-            preset: source.map(|source| source.name),
-            event: source.and_then(|source| source.event(&request.headers, &verified)).as_deref(),
-            delivery_id: source.and_then(|source| source.delivery_id(&request.headers, &verified)).as_deref(),
-            verifier: &integration.verifier,
-            verified: verified.signed(),
-            request: &request,
-            payload: &payload,
-        }))
-    })?;
+    let job = off_the_loop(facts.body_bytes, || make_job(facts, app, route, &caller, &request, &verified))?;
     drop((verified, bytes));
 
     // From here on it is the job's document that holds memory, and its headers make it larger than the body.
@@ -133,6 +115,36 @@ pub async fn ingest(
     context.metrics.queue_seconds.observe(appending.elapsed().as_secs_f64());
     let answer = integration.source.map_or(source::Answer::Standard, |source| source.answer);
     Ok(Accepted::Job { receipt: receipt?, answer })
+}
+
+/// A verified body becomes a payload, and with what is known of the request a job.
+fn make_job(
+    facts: &Facts,
+    app: &App,
+    route: Route<'_>,
+    caller: &Caller<'_>,
+    request: &http::request::Parts,
+    verified: &Verified,
+) -> Result<Job, PayloadError> {
+    let integration = caller.integration();
+    let payload = Payload::decode(verified, &request.headers, route.is_xml, &integration.payload)?;
+    let source = integration.source;
+    let labels = source.map(|source| source.labels(&request.headers, verified)).unwrap_or_default();
+    Ok(Job::encode(&Parts {
+        id: facts.id,
+        app: &app.name,
+        integration: route.integration,
+        received_at: facts.received_at,
+        client: facts.client,
+        rule: caller.rule(),
+        preset: source.map(|source| source.name),
+        event: labels.event.as_deref(),
+        delivery_id: labels.delivery_id.as_deref(),
+        verifier: &integration.verifier,
+        verified: verified.signed(),
+        request,
+        payload: &payload,
+    }))
 }
 
 /// The raw bytes of a body become a [`Verified`] one, or the request ends here.

@@ -7,9 +7,10 @@
 //!                                                   | route            method + path -> Route                404 405
 //!                                                   | client_address   peer, trusted hops -> ClientAddress   400
 //!                                                   | apps.select      headers -> App
-//!                                                   | admit            lists, domains, integration -> Caller 403 404 429 503 503
+//!                                                   | admit            lists, domains, integration -> Caller 403 404 429 503
 //!                                                   | receive          capped in bytes and in time           413 408 400 503
 //!                                                   | verify           raw bytes -> Verified                 401 503
+//!                                                   | handshake_at     a sender's trial of the URL -> answer   405
 //!                                                   | decode           json | xml | form -> Payload          400 415
 //!                                                   | encode           + metadata -> Job
 //!                                                   | append  --------------------------> lane -> embedded | redis

@@ -58,6 +58,15 @@ pub struct Preset {
     pub body: BodyRules,
 }
 
+/// What a sender says of one delivery.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// What happened, in the sender's own word.
+    pub event: Option<String>,
+    /// The delivery's id, the same in every repeat of it.
+    pub delivery_id: Option<String>,
+}
+
 /// What has to stand in an integration's `secrets`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secret {
@@ -134,14 +143,13 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 impl Preset {
-    /// What happened, in the sender's own word.
-    pub fn event(&self, headers: &HeaderMap, body: &Verified) -> Option<String> {
-        self.event.locate(headers, &self.content(body))
-    }
-
-    /// The delivery's id, the same in every repeat of it.
-    pub fn delivery_id(&self, headers: &HeaderMap, body: &Verified) -> Option<String> {
-        self.delivery_id.locate(headers, &self.content(body))
+    /// What the sender says of the delivery. The body is unwrapped once for both facts.
+    pub fn labels(&self, headers: &HeaderMap, body: &Verified) -> Labels {
+        let content = self.content(body);
+        Labels {
+            event: self.event.locate(headers, &content),
+            delivery_id: self.delivery_id.locate(headers, &content),
+        }
     }
 
     /// The body without the form around it, if this sender wraps JSON into a form and this body is one.

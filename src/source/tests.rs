@@ -93,7 +93,8 @@ fn facts(name: &str, headers: &[(&'static str, &str)], body: &str) -> (Option<St
     let headers =
         headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
     let body = Verified::for_test(body.as_bytes());
-    (preset.event(&headers, &body), preset.delivery_id(&headers, &body))
+    let labels = preset.labels(&headers, &body);
+    (labels.event, labels.delivery_id)
 }
 
 #[test]
