@@ -142,19 +142,22 @@ async fn twenty_thousand_callers_over_http_leave_the_listed_ones_alone() {
             known += 1;
         }
     }
-    let elapsed = started.elapsed();
     let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
     for of_connection in flood.await.unwrap() {
         for (status, count) in of_connection.unwrap() {
             *counts.entry(status).or_default() += count;
         }
     }
+    // Look-ups go on in the background: what is kept is read before what was asked, so that one
+    // that ends in between can't be counted as kept without having been asked.
+    let kept = gateway.metric("retrieve_dns_cached_verdicts").await.unwrap();
     let asked = pointers_asked(&dns);
+    let elapsed = started.elapsed();
     println!("20,000 callers in {elapsed:?}: {asked} queries, {counts:?}, {known} calls of listed ones");
     assert_eq!(counts.values().sum::<usize>(), CONNECTIONS * CALLS);
     assert!(counts.keys().all(|status| matches!(status, 403 | 503)), "{counts:?}");
     assert!(asked <= allowed(elapsed), "{asked} queries in {elapsed:?}");
-    assert!(gateway.metric("retrieve_dns_cached_verdicts").await.unwrap() <= asked as f64);
+    assert!(kept <= asked as f64, "{kept} verdicts from {asked} queries");
     assert_eq!(gateway.jobs().await.len(), known, "nothing of the flood is in the queue");
     // What was looked up in the background is refused for certain now.
     answered(&gateway, "11.0.0.0", 403).await;
