@@ -5,6 +5,7 @@
 
 pub mod embedded;
 pub mod lane;
+pub mod producer;
 pub mod redis;
 
 use std::time::Duration;
