@@ -86,6 +86,10 @@ pub struct Config {
     pub queue: Backend,
     /// `RETRIEVE_QUEUE_TIMEOUT`.
     pub queue_timeout: Duration,
+    /// The folder of the outage journal, for the Redis modes. None for none.
+    pub data_dir: Option<PathBuf>,
+    /// What the outage journal may hold.
+    pub journal_limit_bytes: u64,
     /// The bounds of connections: `RETRIEVE_HEADER_TIMEOUT` and others.
     pub connections: ConnectionLimits,
     /// `RETRIEVE_BODY_TIMEOUT`.

@@ -21,9 +21,10 @@ use crate::ingest::{Context, listener};
 use crate::memory::MemoryBudget;
 use crate::outbound::{Client, Reach, Trust};
 use crate::queue::Queue;
-use crate::queue::embedded::{Embedded, EmbeddedWriter};
+use crate::queue::embedded::Embedded;
 use crate::queue::files::{OpenError, open_on_disk};
-use crate::queue::redis::{Redis, RedisWriter};
+use crate::queue::journal::Journal;
+use crate::queue::redis::{Outage, Redis};
 use crate::shutdown::{Shutdown, Workers};
 use crate::signature::fetch::{KeyFetcher, Keys};
 use crate::signature::keys::KeyCache;
@@ -89,24 +90,17 @@ pub enum RunError {
     Aborted,
 }
 
-/// The queue's worker, not started yet.
-enum Writer {
-    Embedded(EmbeddedWriter),
-    Redis(Box<RedisWriter>),
-}
-
 impl Gateway {
     /// Binds both listeners, opens the queue and starts its worker.
     ///
     /// # Errors
     /// What can't be bound or opened.
     pub async fn start(config: Config) -> Result<Gateway, StartError> {
-        let (queue, writer) = open_queue(&config)?;
+        let mut workers = Workers::default();
+        let metrics = Metrics::default();
+        let queue = open_queue(&config, &metrics, &mut workers)?;
         let public = bind("RETRIEVE_LISTEN", config.listen).await?;
         let private = bind("RETRIEVE_ADMIN_LISTEN", config.admin_listen).await?;
-        let mut workers = Workers::default();
-        start_writer(writer, &mut workers).map_err(StartError::Thread)?;
-        let metrics = Metrics::default();
         let fetch_keys = config.integrations.fetch_keys();
         let app = App {
             domains: start_domains(&config, &metrics, &mut workers)?,
@@ -226,31 +220,35 @@ async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { variable, address, source })
 }
 
-fn open_queue(config: &Config) -> Result<(Queue, Writer), StartError> {
+fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Result<Queue, StartError> {
     match &config.queue {
         Backend::Embedded(folder) => {
             let (embedded, writer) = Embedded::open(folder, open_on_disk())?;
-            Ok((Queue::Embedded(embedded), Writer::Embedded(writer)))
+            let runtime = Handle::current();
+            let run = move || writer.run(&runtime);
+            workers.spawn_thread("embedded-writer", run).map_err(StartError::Thread)?;
+            Ok(Queue::Embedded(embedded))
         }
         Backend::Redis(url) => {
-            let (redis, writer) =
-                Redis::new(url, &config.app, config.queue_timeout).map_err(StartError::Redis)?;
-            Ok((Queue::Redis(redis), Writer::Redis(Box::new(writer))))
+            let outage = open_journal(config, workers)?;
+            // A job that Redis hasn't confirmed after three quarters of the time goes to the journal.
+            let settle_after = config.queue_timeout * 3 / 4;
+            let (redis, writer) = Redis::new(url, &config.app, settle_after, outage, metrics.queue.clone())
+                .map_err(StartError::Redis)?;
+            workers.spawn_task("redis-writer", writer.run());
+            Ok(Queue::Redis(Box::new(redis)))
         }
     }
 }
 
-fn start_writer(writer: Writer, workers: &mut Workers) -> io::Result<()> {
-    match writer {
-        Writer::Embedded(writer) => {
-            let runtime = Handle::current();
-            workers.spawn_thread("embedded-writer", move || writer.run(&runtime))
-        }
-        Writer::Redis(writer) => {
-            workers.spawn_task("redis-writer", writer.run());
-            Ok(())
-        }
-    }
+fn open_journal(config: &Config, workers: &mut Workers) -> Result<Option<Outage>, StartError> {
+    let Some(folder) = &config.data_dir else { return Ok(None) };
+    let (journal, writer, identity, recovered) =
+        Journal::open(folder, open_on_disk(), 1, config.journal_limit_bytes)?;
+    let runtime = Handle::current();
+    workers.spawn_thread("journal-writer", move || writer.run(&runtime)).map_err(StartError::Thread)?;
+    let recovered = recovered.into_iter().next().unwrap_or_default();
+    Ok(Some(Outage { journal, identity, recovered }))
 }
 
 /// Without a domain on any list there is nothing to start.

@@ -5,6 +5,7 @@
 
 pub mod embedded;
 pub mod files;
+pub mod journal;
 pub mod lane;
 pub mod producer;
 pub mod redis;
@@ -36,6 +37,9 @@ pub enum QueueError {
     /// More jobs are waiting than the queue takes; the job wasn't stored.
     #[error("too many jobs are waiting")]
     Full,
+    /// The store didn't come to it in time; the job wasn't stored.
+    #[error("the store didn't take the job within the time for it")]
+    Busy,
     /// The store didn't confirm in time. The job may have been stored.
     #[error("the store didn't confirm within the time for it")]
     Unconfirmed,
@@ -46,6 +50,8 @@ pub enum QueueError {
 pub enum Health {
     /// It does.
     Up,
+    /// They go to the outage journal, and why.
+    Journaling(String),
     /// It doesn't, and why.
     Down(String),
 }
@@ -109,7 +115,7 @@ pub enum Queue {
     /// A file on this machine.
     Embedded(Embedded),
     /// A Redis stream.
-    Redis(Redis),
+    Redis(Box<Redis>),
 }
 
 impl Queue {

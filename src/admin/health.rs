@@ -37,7 +37,7 @@ impl Readiness {
 /// The first app whose queue takes no jobs, and why.
 pub(super) fn queue_health(context: &Context) -> Result<(), String> {
     context.apps.iter().try_for_each(|app| match &*app.queue.health().borrow() {
-        Health::Up => Ok(()),
+        Health::Up | Health::Journaling(_) => Ok(()),
         Health::Down(why) => Err(why.clone()),
     })
 }

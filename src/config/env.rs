@@ -59,7 +59,8 @@ pub const VARIABLES: &[Variable] = &[
     ),
     secret("RETRIEVE_QUEUE", "embedded:./data", "embedded:<folder> or redis://[user:password@]host:port/db"),
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
-    variable("RETRIEVE_DATA_DIR", "./data", "folder of the outage journal; not used in this version"),
+    variable("RETRIEVE_DATA_DIR", "./data", "with Redis: folder of the outage journal; off: none, then 503"),
+    variable("RETRIEVE_JOURNAL_LIMIT", "1GiB", "what the outage journal may hold; then 503"),
     variable("RETRIEVE_DNS", "", "address of the resolver that domains are looked up at; else the system's"),
     variable("RETRIEVE_HEADER_TIMEOUT", "5s", "for a request's head, from its first byte; then 408"),
     variable("RETRIEVE_HEADER_LIMIT", "16KiB", "size of a request's head; then 431"),
@@ -121,7 +122,6 @@ impl Reader<'_> {
         let mut integrations = self.integrations(body_limit_bytes, &keys);
         integrations.settle_signature_rules(&allowlist);
         let in_flight_limit_bytes = self.in_flight_limit(integrations.largest_body_bytes());
-        self.report_not_built_yet();
         Config {
             app: self.parse("RETRIEVE_APP", parse::app_name).unwrap_or_default(),
             listen: self.socket_address("RETRIEVE_LISTEN"),
@@ -137,6 +137,8 @@ impl Reader<'_> {
             keys,
             queue: self.queue(),
             queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),
+            data_dir: self.data_dir(),
+            journal_limit_bytes: self.parse("RETRIEVE_JOURNAL_LIMIT", parse::size_bytes).unwrap_or(0) as u64,
             connections: ConnectionLimits {
                 header_timeout: self.duration("RETRIEVE_HEADER_TIMEOUT"),
                 idle_timeout: self.duration("RETRIEVE_IDLE_TIMEOUT"),
@@ -394,12 +396,9 @@ impl Reader<'_> {
         LogConfig { filter, format: self.choice("RETRIEVE_LOG_FORMAT", formats) }
     }
 
-    /// What has no effect yet is a warning.
-    fn report_not_built_yet(&mut self) {
-        if self.set("RETRIEVE_DATA_DIR").is_some() {
-            let what = "there is no outage journal yet, so it has no effect";
-            self.problems.warning("RETRIEVE_DATA_DIR", ORIGIN, what, None);
-        }
+    /// None if there is to be no outage journal.
+    fn data_dir(&mut self) -> Option<PathBuf> {
+        Some(self.text("RETRIEVE_DATA_DIR")).filter(|text| text != "off").map(PathBuf::from)
     }
 }
 

@@ -159,6 +159,7 @@ impl Rejection {
             Rejection::Overloaded => "overloaded",
             Rejection::Queue(QueueError::Unavailable(_)) => "queue_unavailable",
             Rejection::Queue(QueueError::Full) => "queue_full",
+            Rejection::Queue(QueueError::Busy) => "queue_busy",
             Rejection::Queue(QueueError::Unconfirmed) => "queue_unconfirmed",
             Rejection::Bug => "bug",
         }

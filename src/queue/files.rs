@@ -139,6 +139,8 @@ struct State {
     active: Option<(u32, Arc<Database>)>,
     /// The highest generation whose name was ever seen, so that none is given twice.
     highest: u32,
+    /// Damaged files since the start.
+    set_aside: u32,
 }
 
 impl fmt::Debug for Files {
@@ -167,7 +169,7 @@ impl Files {
         generations.sort_unstable();
         let highest = with_suffix(".redb.damaged").into_iter().chain(generations.iter().copied()).max();
         let older = generations.into_iter().map(|generation| (generation, None)).collect();
-        let state = RwLock::new(State { older, active: None, highest: highest.unwrap_or(0) });
+        let state = RwLock::new(State { older, active: None, highest: highest.unwrap_or(0), set_aside: 0 });
         Ok(Files { prefix, open, state, opening: Mutex::new(()), folder })
     }
 
@@ -217,6 +219,29 @@ impl Files {
     pub fn open_last(&self) -> Result<Option<(u32, Arc<Database>)>, OpenError> {
         let last = self.state().older.last().map(|(generation, _)| *generation);
         last.map(|generation| Ok((generation, self.open_existing(generation)?))).transpose()
+    }
+
+    /// Opens the last generation that isn't damaged; those that are, are set aside. None if there is none.
+    ///
+    /// # Errors
+    /// It can't be opened for another reason than damage.
+    pub fn open_last_sound(&self) -> Result<Option<(u32, Arc<Database>)>, OpenError> {
+        loop {
+            let Some((last, _)) = self.state().older.last().cloned() else { return Ok(None) };
+            match self.open_existing(last) {
+                Ok(file) => {
+                    self.update(|state| state.older.retain(|(generation, _)| *generation != last));
+                    return Ok(Some((last, file)));
+                }
+                Err(error @ OpenError::Damaged { .. }) => self.set_aside(last, &error)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// How many damaged files were set aside since the start.
+    pub fn set_aside_count(&self) -> u32 {
+        self.state().set_aside
     }
 
     /// Has this file written from now on. The one that was active before is read from now on.
@@ -269,7 +294,10 @@ impl Files {
         let path = self.path(generation);
         let aside = path.with_extension("redb.damaged");
         fs::rename(&path, &aside).and_then(|()| self.folder.sync()).map_err(failed)?;
-        self.update(|state| state.older.retain(|(other, _)| *other != generation));
+        self.update(|state| {
+            state.older.retain(|(other, _)| *other != generation);
+            state.set_aside += 1;
+        });
         error!(error = %why, kept_as = %aside.display(), "a damaged file was set aside; its jobs aren't delivered");
         Ok(())
     }

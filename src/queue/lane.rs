@@ -1,6 +1,7 @@
 //! The lane between the path and a store's worker: bounded, in order, settled one by one.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,12 +22,25 @@ pub const BATCH_LIMIT_JOBS: usize = 256;
 /// A batch is full when it holds this many bytes; one job alone may be larger.
 pub const BATCH_LIMIT_BYTES: usize = 1 << 20;
 
+/// A job that the store has taken can't be taken back, so its path waits for the outcome rather than answer 503 for a
+/// job that may be stored a moment later. Only a store that hangs for so long is given up.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
 /// A job on its way to the store.
 #[derive(Debug)]
 pub struct Append {
-    id: Uuid,
     document: Bytes,
+    waiter: Waiter,
+}
+
+/// A path that waits for its job's outcome.
+#[derive(Debug)]
+pub struct Waiter {
+    id: Uuid,
+    arrived: Instant,
     settled: oneshot::Sender<Result<(), QueueError>>,
+    /// Set by whoever comes first: the store that takes the job, or the path that gives up.
+    is_decided: Arc<AtomicBool>,
     _reservation: Reservation,
 }
 
@@ -51,20 +65,38 @@ impl Append {
         &self.document
     }
 
+    /// Tells the path how it went.
+    pub fn settle(self, result: Result<(), QueueError>) {
+        self.waiter.settle(result);
+    }
+
+    /// The document, and who waits for it.
+    pub fn into_parts(self) -> (Bytes, Waiter) {
+        (self.document, self.waiter)
+    }
+}
+
+impl Waiter {
     /// The job's id.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
+    /// When the path handed the job over.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
     /// Tells the path how it went.
     pub fn settle(self, result: Result<(), QueueError>) {
-        // A path that gave up at its deadline no longer listens.
+        // A path whose client went away no longer listens.
         let _ = self.settled.send(result);
     }
 
-    /// Whether the path has given up: it answered 503 already, so storing the job would double what is sent again.
-    fn is_abandoned(&self) -> bool {
-        self.settled.is_closed()
+    /// Takes the job for the store. False if the path has given up: it answered 503 already, so storing the job would
+    /// double what is sent again.
+    fn take(&self) -> bool {
+        !self.is_decided.swap(true, Ordering::AcqRel) && !self.settled.is_closed()
     }
 }
 
@@ -81,9 +113,18 @@ impl Lane {
         reservation: Reservation,
         timeout: Duration,
     ) -> Result<Receipt, QueueError> {
-        let deadline = Instant::now() + time_for(timeout, job.document.len());
-        let (settled, outcome) = oneshot::channel();
-        let append = Append { id: job.id, document: job.document, settled, _reservation: reservation };
+        let arrived = Instant::now();
+        let deadline = arrived + time_for(timeout, job.document.len());
+        let (settled, mut outcome) = oneshot::channel();
+        let is_decided = Arc::new(AtomicBool::new(false));
+        let waiter = Waiter {
+            id: job.id,
+            arrived,
+            settled,
+            is_decided: Arc::clone(&is_decided),
+            _reservation: reservation,
+        };
+        let append = Append { document: job.document, waiter };
         let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let closed = || QueueError::Unavailable("the gateway is stopping".to_owned());
         match sender.ok_or_else(closed)?.try_send(append) {
@@ -91,7 +132,14 @@ impl Lane {
             Err(mpsc::error::TrySendError::Full(_)) => return Err(QueueError::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
         }
-        match tokio::time::timeout_at(deadline, outcome).await {
+        let mut settled = tokio::time::timeout_at(deadline, &mut outcome).await;
+        if settled.is_err() {
+            if !is_decided.swap(true, Ordering::AcqRel) {
+                return Err(QueueError::Busy);
+            }
+            settled = tokio::time::timeout_at(deadline + SETTLE_LIMIT, outcome).await;
+        }
+        match settled {
             Ok(Ok(Ok(()))) => Ok(Receipt { job: job.id }),
             Ok(Ok(Err(error))) => Err(error),
             // The worker dropped the job without a word: it ended, and what it did last is unknown.
@@ -108,37 +156,45 @@ impl Waiting {
     /// Waits for jobs and takes what is there, as one batch. None when the lane is closed and empty.
     pub async fn batch(&mut self) -> Option<Vec<Append>> {
         loop {
-            let first = match self.next.take() {
-                Some(append) => append,
-                None => self.receiver.recv().await?,
-            };
-            let batch = self.fill(first);
-            if !batch.is_empty() {
+            self.first().await?;
+            if let Some(batch) = self.take_batch() {
                 return Some(batch);
             }
         }
     }
 
-    fn fill(&mut self, first: Append) -> Vec<Append> {
+    /// Waits until a job is there, and says when it arrived. None when the lane is closed and empty.
+    pub async fn first(&mut self) -> Option<Instant> {
+        if self.next.is_none() {
+            self.next = Some(self.receiver.recv().await?);
+        }
+        self.first_arrival()
+    }
+
+    /// When the first job arrived, if one is known to be there.
+    pub fn first_arrival(&self) -> Option<Instant> {
+        self.next.as_ref().map(|append| append.waiter.arrived)
+    }
+
+    /// Takes what is there, as one batch. None if nothing is.
+    pub fn take_batch(&mut self) -> Option<Vec<Append>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        let mut next = Some(first);
+        let mut next = self.next.take().or_else(|| self.receiver.try_recv().ok());
         while let Some(append) = next.take() {
-            if append.is_abandoned() {
-                next = self.receiver.try_recv().ok();
-                continue;
-            }
             if !batch.is_empty() && bytes + append.document.len() > BATCH_LIMIT_BYTES {
                 self.next = Some(append);
                 break;
             }
-            bytes += append.document.len();
-            batch.push(append);
+            if append.waiter.take() {
+                bytes += append.document.len();
+                batch.push(append);
+            }
             if batch.len() < BATCH_LIMIT_JOBS {
                 next = self.receiver.try_recv().ok();
             }
         }
-        batch
+        (!batch.is_empty()).then_some(batch)
     }
 }
 

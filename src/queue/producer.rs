@@ -256,7 +256,8 @@ impl<B: Clone, W> Producer<B, W> {
         }
     }
 
-    fn forget_tail(&mut self) {
+    /// Lets go of what is kept for a server that forgets.
+    pub fn forget_tail(&mut self) {
         self.tail.clear();
         self.tail_bytes = 0;
     }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::queue::QueueMetrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -115,6 +116,8 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     /// The look-ups of domain entries.
     pub dns: DnsMetrics,
+    /// The queue.
+    pub queue: QueueMetrics,
 }
 
 /// What a listener counts.
@@ -171,6 +174,7 @@ impl Default for Metrics {
             allowlist_reported: Counter::default(),
             connections: ConnectionMetrics::default(),
             dns: DnsMetrics::default(),
+            queue: QueueMetrics::default(),
             registry: Registry::default(),
         };
         let build = Info::new([("version", crate::VERSION), ("commit", crate::COMMIT)]);
@@ -217,6 +221,7 @@ impl Default for Metrics {
             connections.accept_errors.clone(),
         );
         metrics.dns.register(&mut registry);
+        metrics.queue.register(&mut registry);
         registry.register(
             "proxy_headers_refused",
             "Connections of trusted proxies closed for their PROXY header",

@@ -1,5 +1,6 @@
 //! The Redis queue on a real redis-server that is stopped, frozen, full and restarted.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::support::eventually;
 use crate::support::gateway::TestGateway;
 use crate::support::redis_server::RedisServer;
 
+/// Without the outage journal: what Redis doesn't take is refused.
+const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
 /// Long enough for a healthy Redis on a busy machine; a frozen one is refused after it.
 const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "1s");
 
@@ -37,7 +40,7 @@ async fn not_ready(gateway: &TestGateway) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_away_is_503_and_it_comes_back_by_itself() {
     let mut redis = RedisServer::start().await;
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
     gateway.ready().await;
     assert_eq!(gateway.post_json("{\"n\":1}").await.status, 200);
     redis.kill();
@@ -56,7 +59,7 @@ async fn redis_away_is_503_and_it_comes_back_by_itself() {
 async fn a_gateway_starts_without_redis_and_waits_for_it() {
     let mut redis = RedisServer::start().await;
     redis.kill();
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
     refused(&gateway).await;
     not_ready(&gateway).await;
     redis.restart().await;
@@ -67,7 +70,7 @@ async fn a_gateway_starts_without_redis_and_waits_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_redis_is_503_and_thaws() {
     let redis = RedisServer::start().await;
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
     gateway.ready().await;
     assert_eq!(gateway.post_json("{\"n\":1}").await.status, 200);
     redis.freeze();
@@ -78,15 +81,15 @@ async fn a_frozen_redis_is_503_and_thaws() {
     redis.thaw();
     gateway.ready().await;
     assert_eq!(gateway.post_json("{\"n\":2}").await.status, 200);
-    // Of the refused ones, the one that was on its way may have been stored: its answer didn't say otherwise.
+    // Of the refused ones, those that were on their way may have been stored: their answers didn't say otherwise.
     let stored = redis.jobs("default").await.len();
-    assert!((2..=3).contains(&stored), "{stored}");
+    assert!((2..=4).contains(&stored), "{stored}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_refuses_writes_is_503_and_readiness_returns_without_traffic() {
     let redis = RedisServer::start().await;
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
     gateway.ready().await;
     for (name, breaking, mending, expect) in [
         ("full", vec!["CONFIG", "SET", "maxmemory", "1"], vec!["CONFIG", "SET", "maxmemory", "0"], "OOM"),
@@ -120,21 +123,22 @@ async fn a_wrong_password_is_told_without_the_password() {
     let redis = RedisServer::start().await;
     redis.command(&["CONFIG", "SET", "requirepass", "right"]).await;
     let url = redis.url().replace("redis://", "redis://:hunter2@");
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT]).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;
     refused(&gateway).await;
     let why = not_ready(&gateway).await;
     assert!(!why.contains("hunter2"), "{why}");
     assert!(why.to_lowercase().contains("auth") || why.contains("WRONGPASS"), "{why}");
     let url = redis.url().replace("redis://", "redis://:right@");
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT]).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;
     gateway.ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kills_and_freezes_under_load_lose_nothing_and_double_nothing() {
+async fn kills_and_freezes_under_load_are_all_answered_200_and_lose_and_double_nothing() {
     let mut redis = RedisServer::start().await;
-    // As short as it is for a user, so that freezes cut batches off.
-    let timeout = ("RETRIEVE_QUEUE_TIMEOUT", "80ms");
+    // Freezes last longer than what batches have before they go to the journal (three quarters of this), and a busy
+    // machine's fsync takes less.
+    let timeout = ("RETRIEVE_QUEUE_TIMEOUT", "400ms");
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), timeout]).await;
     gateway.ready().await;
     let attempts = Arc::new(Attempts::default());
@@ -145,7 +149,7 @@ async fn kills_and_freezes_under_load_lose_nothing_and_double_nothing() {
         let before = attempts.accepted();
         eventually("webhooks are accepted", || async { (attempts.accepted() > before + 20).then_some(()) })
             .await;
-        let moment = Duration::from_millis(random.below(300));
+        let moment = Duration::from_millis(random.below(700));
         if round % 2 == 0 {
             redis.freeze();
             tokio::time::sleep(moment).await;
@@ -161,11 +165,11 @@ async fn kills_and_freezes_under_load_lose_nothing_and_double_nothing() {
     for client in clients {
         client.await.unwrap();
     }
-    assert_eq!(
-        attempts.refused().keys().copied().collect::<Vec<_>>(),
-        [503],
-        "accepted, or refused for the queue"
-    );
+    assert_eq!(attempts.refused(), HashMap::new(), "what Redis doesn't take lies in the journal");
+    eventually("the journal is sent", || async {
+        (gateway.metric("retrieve_journal_jobs").await? == 0.0).then_some(())
+    })
+    .await;
     let accepted = attempts.check(&redis.jobs("default").await);
     assert!(accepted > 200, "{accepted}");
 }
@@ -191,7 +195,7 @@ async fn large_and_foreign_entries_are_read_page_by_page() {
 #[tokio::test(flavor = "multi_thread")]
 async fn positions_of_another_queue_are_refused() {
     let redis = RedisServer::start().await;
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
     gateway.ready().await;
     for after in ["abc", "1-", "-1", "1-2-3", "99999999999999999999"] {
         let answer = get(gateway.admin, &format!("/api/jobs?after={after}")).await;

@@ -11,7 +11,7 @@ mod server;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use self::server::{Ablation, Body, Job, Request, Server, Verdict, fence};
-use super::{BEGINNING, Epoch, Marker, Position, Producer, Run, Standing, ToSend};
+use super::{BEGINNING, Epoch, Position, Producer, Run, Standing, ToSend};
 
 /// How many schedules the suite runs; `SEEDS` sets another number, `SEED` one schedule.
 const SCHEDULES: u64 = 10_000;

@@ -21,11 +21,13 @@ pub struct TestGateway {
 /// Settings on free ports with the integration `demo`, and an embedded queue in that folder.
 pub fn settings(folder: &TempDir, more: &[(&str, &str)]) -> BTreeMap<String, String> {
     let queue = format!("embedded:{}", folder.path().join("data").display());
+    let journal = folder.path().join("journal").display().to_string();
     let mut settings: BTreeMap<String, String> = [
         ("RETRIEVE_LISTEN", "127.0.0.1:0"),
         ("RETRIEVE_ADMIN_LISTEN", "127.0.0.1:0"),
         ("RETRIEVE_INTEGRATIONS_FILE", "config/integrations.toml"),
         ("RETRIEVE_QUEUE", &queue),
+        ("RETRIEVE_DATA_DIR", &journal),
         // A busy test machine may take longer than a user would like; what is tested is not its speed.
         ("RETRIEVE_QUEUE_TIMEOUT", "10s"),
     ]

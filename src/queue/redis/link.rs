@@ -1,0 +1,197 @@
+//! The connection to Redis, from nothing to a producer in step with the server.
+//!
+//! resting → connecting → [numbering an epoch] → [fencing → noting] → up; after any error: resting again.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError, Value};
+use tokio::time::{Instant, Sleep};
+
+use super::script::{self, Fence, Verdict};
+use super::{CONNECT_TIMEOUT, Keys, Server, connect, describe};
+use crate::queue::journal::JournalError;
+use crate::queue::producer::Marker;
+
+/// The first attempt after a good connection is made at once; then the pauses grow from the first to the last of these.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// An idle connection is tried this often, so that readiness tells the truth without traffic.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the connection is.
+pub enum Link {
+    /// Waiting for the next attempt.
+    Resting(Pin<Box<Sleep>>),
+    /// On the way to a connection, the scripts and the marker.
+    Connecting(BoxFuture<'static, Result<(MultiplexedConnection, Option<Marker>), RedisError>>),
+    /// A number for an epoch is being written to the disk.
+    Numbering(MultiplexedConnection, BoxFuture<'static, Result<u64, JournalError>>),
+    /// A fence is on its way.
+    Fencing(BoxFuture<'static, Result<(MultiplexedConnection, Fence), RedisError>>),
+    /// The new numbers are being written to the disk.
+    Noting(MultiplexedConnection, BoxFuture<'static, Result<u64, JournalError>>),
+    /// In step.
+    Up(Up),
+    /// Another process writes under this identity; nothing more is sent.
+    Fenced,
+}
+
+/// A connection in step with the server.
+pub struct Up {
+    connection: MultiplexedConnection,
+    replies: FuturesOrdered<BoxFuture<'static, Result<Value, RedisError>>>,
+    probing: Option<BoxFuture<'static, Result<Value, RedisError>>>,
+    probe_at: Instant,
+}
+
+/// What happened to the connection.
+pub enum LinkEvent {
+    /// The pause is over.
+    Rested,
+    /// The server answered, with its marker.
+    Connected(MultiplexedConnection, Option<Marker>),
+    /// An epoch has a number.
+    Numbered(MultiplexedConnection, u64),
+    /// The server answered a fence.
+    Fenced(MultiplexedConnection, Fence),
+    /// The numbers are on the disk.
+    Noted(MultiplexedConnection),
+    /// The server answered a batch.
+    Answered(Verdict),
+    /// The server takes writes.
+    Probed,
+    /// Anything but a success, in words.
+    Broken(String),
+}
+
+impl Link {
+    /// A first attempt, at once.
+    pub fn start(server: &Server, producer: &str) -> Link {
+        let (Server { client, keys }, producer) = (server.clone(), producer.to_owned());
+        Link::Connecting(Box::pin(async move {
+            let mut connection = connect(&client, CONNECT_TIMEOUT).await?;
+            script::load().query_async::<()>(&mut connection).await?;
+            require_stream(&keys, script::probe(&keys).query_async(&mut connection).await?)?;
+            let marker = script::read_marker(&keys, &producer).query_async(&mut connection).await?;
+            Ok((connection, script::marker(marker)?))
+        }))
+    }
+
+    /// Waits before the next attempt; `attempts` failed in a row.
+    pub fn rest(attempts: u32) -> Link {
+        let pause = match attempts {
+            0 => Duration::ZERO,
+            attempts => PAUSE.0.saturating_mul(1 << attempts.min(8)).min(PAUSE.1),
+        };
+        Link::Resting(Box::pin(tokio::time::sleep(pause)))
+    }
+
+    /// Sends a fence.
+    pub fn fence(mut connection: MultiplexedConnection, fence: Cmd) -> Link {
+        Link::Fencing(Box::pin(async move {
+            let reply = fence.query_async(&mut connection).await?;
+            Ok((connection, script::fence_verdict(reply)?))
+        }))
+    }
+
+    /// A connection in step.
+    pub fn up(connection: MultiplexedConnection) -> Link {
+        Link::Up(Up {
+            connection,
+            replies: FuturesOrdered::new(),
+            probing: None,
+            probe_at: Instant::now() + PROBE_INTERVAL,
+        })
+    }
+
+    /// Whether what comes next compares numbers, which must not change meanwhile.
+    pub fn compares_next(&self) -> bool {
+        matches!(self, Link::Connecting(_) | Link::Fencing(_))
+    }
+
+    /// What happens next. Dropping the future loses nothing.
+    pub async fn next(&mut self, keys: &Keys) -> LinkEvent {
+        let broken = |error: &dyn std::fmt::Display| LinkEvent::Broken(error.to_string());
+        match self {
+            Link::Resting(pause) => {
+                pause.await;
+                LinkEvent::Rested
+            }
+            Link::Connecting(connecting) => match connecting.await {
+                Ok((connection, marker)) => LinkEvent::Connected(connection, marker),
+                Err(error) => LinkEvent::Broken(describe(&error)),
+            },
+            Link::Numbering(connection, numbering) => match numbering.await {
+                Ok(number) => LinkEvent::Numbered(connection.clone(), number),
+                Err(error) => broken(&error),
+            },
+            Link::Fencing(fencing) => match fencing.await {
+                Ok((connection, fence)) => LinkEvent::Fenced(connection, fence),
+                Err(error) => LinkEvent::Broken(describe(&error)),
+            },
+            Link::Noting(connection, noting) => match noting.await {
+                Ok(_) => LinkEvent::Noted(connection.clone()),
+                Err(error) => broken(&error),
+            },
+            Link::Up(up) => up.next(keys).await,
+            Link::Fenced => std::future::pending().await,
+        }
+    }
+}
+
+impl Up {
+    /// Sends a batch.
+    pub fn send(&mut self, batch: Cmd) {
+        let mut connection = self.connection.clone();
+        self.replies.push_back(Box::pin(async move { batch.query_async(&mut connection).await }));
+        self.probe_at = Instant::now() + PROBE_INTERVAL;
+    }
+
+    async fn next(&mut self, keys: &Keys) -> LinkEvent {
+        loop {
+            tokio::select! {
+                Some(reply) = self.replies.next() => {
+                    return match reply.and_then(script::verdict) {
+                        Ok(verdict) => LinkEvent::Answered(verdict),
+                        Err(error) => LinkEvent::Broken(describe(&error)),
+                    };
+                }
+                probed = finish(&mut self.probing) => {
+                    self.probing = None;
+                    self.probe_at = Instant::now() + PROBE_INTERVAL;
+                    return match probed.and_then(|reply| require_stream(keys, reply)) {
+                        Ok(()) => LinkEvent::Probed,
+                        Err(error) => LinkEvent::Broken(describe(&error)),
+                    };
+                }
+                () = tokio::time::sleep_until(self.probe_at), if self.probing.is_none() => {
+                    let (mut connection, keys) = (self.connection.clone(), keys.clone());
+                    self.probing =
+                        Some(Box::pin(async move { script::probe(&keys).query_async(&mut connection).await }));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for what is going on, if anything is.
+pub async fn finish<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whatever else lies under the stream's name is in the way.
+fn require_stream(keys: &Keys, kind: Value) -> Result<(), RedisError> {
+    let kind: String = redis::from_redis_value(kind)?;
+    if matches!(kind.as_str(), "stream" | "none") {
+        return Ok(());
+    }
+    let what = format!("the key {} holds a {kind}, not a stream", keys.stream);
+    Err((redis::ErrorKind::UnexpectedReturnType, "wrong type", what).into())
+}
