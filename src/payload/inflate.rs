@@ -5,6 +5,9 @@
 //! (RFC 9110, section 8.4.1.2) or, as some senders have it and browsers take it, DEFLATE without a frame. A stream
 //! that ends early, has a wrong checksum or goes on behind its end is refused, so that a job is never half a webhook.
 
+#[cfg(test)]
+mod tests;
+
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;

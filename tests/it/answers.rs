@@ -103,7 +103,9 @@ async fn every_refusal_has_its_status_its_words_and_its_headers() {
     check(
         &answer,
         415,
-        &refused("The content encoding br isn't supported; send the body uncompressed, or as gzip or deflate"),
+        &refused(
+            "The content encoding br isn't supported; send the body uncompressed, or as gzip or deflate",
+        ),
     );
 
     check(&post_json("/integration/slow", "{}").await, 200, "{\"result\":true,\"error\":\"\"}");
