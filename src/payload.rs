@@ -245,7 +245,12 @@ fn format_by_its_begin(body: &[u8], rules: BodyRules) -> Format {
 }
 
 fn media_type(headers: &HeaderMap) -> Result<Option<MediaType>, PayloadError> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    // Two readers might choose different ones.
+    if let Some(other) = values.find(|other| *other != value) {
+        return Err(PayloadError::ContentType(shown(&[value.as_bytes(), b", ", other.as_bytes()].concat())));
+    }
     let text = value.to_str().ok().map(str::trim).filter(|text| !text.is_empty());
     match text.map(MediaType::parse) {
         None if value.is_empty() => Ok(None),

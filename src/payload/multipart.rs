@@ -62,6 +62,22 @@ pub fn convert(body: &[u8], boundary: &str, files: Files, limits: &Limits) -> Re
     Ok(json)
 }
 
+/// A field's name, and its value as it was sent.
+pub type RawField<'b> = (Cow<'b, str>, &'b [u8]);
+
+/// The fields of a body as they were sent, each with its name; files are left out. For a proof that stands in them.
+///
+/// # Errors
+/// What is wrong with the body and where, or a limit that it is over.
+pub fn fields<'b>(
+    body: &'b [u8],
+    boundary: &str,
+    limits: &Limits,
+) -> Result<Vec<RawField<'b>>, PayloadError> {
+    let fields = split(body, boundary, limits)?.into_iter().filter(|part| part.head.file_name.is_none());
+    Ok(fields.map(|part| (part.head.name, &body[part.start..part.end])).collect())
+}
+
 /// A part's head, and where in the body its content stands.
 #[derive(Debug)]
 struct Part<'b> {

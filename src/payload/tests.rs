@@ -67,6 +67,16 @@ fn the_content_type_decides_unless_the_path_says_xml() {
     }
     assert_eq!(decode(&[], b"{}", false), Ok("json {}".to_owned()));
     assert_eq!(decode(&[(CONTENT, "")], b"{}", false), Ok("json {}".to_owned()));
+    let mut twice = HeaderMap::new();
+    for (content_type, expect) in [
+        ("text/plain", Ok(())),
+        ("text/plain", Ok(())),
+        ("application/json", unsupported("text/plain, application/json").map(|_: String| ())),
+    ] {
+        twice.append(CONTENT_TYPE, content_type.parse().unwrap());
+        let result = Payload::decode(&Verified::for_test(b"1"), &twice, false, &PayloadOptions::default());
+        assert_eq!(result.map(drop).map_err(|error| error.to_string()), expect);
+    }
     for content_type in ["application/json", "text/plain", "application/x-www-form-urlencoded"] {
         assert_eq!(decode(&[(CONTENT, content_type)], b"<a/>", true), Ok("xml {\"a\":null}".to_owned()));
     }

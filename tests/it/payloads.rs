@@ -171,7 +171,9 @@ async fn a_broken_or_unknown_coding_is_refused_in_plain_words() {
         ("gzip", [&whole[..], b"x"].concat(), 400, malformed("it goes on behind its end")),
         ("deflate", zlib(b"{}")[..5].to_vec(), 400, malformed("it ends early")),
     ] {
-        refused(&send(&gateway, "demo", &[("Content-Encoding", coding)], &body).await, status, &words);
+        let answer = send(&gateway, "demo", &[("Content-Encoding", coding)], &body).await;
+        refused(&answer, status, &words);
+        assert_eq!(answer.header("accept-encoding"), (status == 415).then_some("gzip, deflate"));
     }
     // An error of the content names its place in the content.
     let answer = send(&gateway, "demo", &[("Content-Encoding", "gzip")], &gzip("{\n\"a\":}")).await;
@@ -343,4 +345,39 @@ async fn an_integration_takes_files_only_if_it_says_so() {
     let jobs = gateway.jobs().await;
     let file = json!({"f": {"filename": "n", "content_type": null, "base64": "MTIzNA=="}});
     assert_eq!((jobs.len(), &jobs[0]["data"]["data"]), (1, &file));
+}
+
+/// Mailgun's older webhooks come as a form, and as multipart where a mail has attachments.
+#[tokio::test(flavor = "multi_thread")]
+async fn mailguns_proof_is_found_in_multipart_fields() {
+    let toml = "[[integration]]\nid = \"mail\"\nsource = \"mailgun\"\nsecrets = [\"env:SENDER_SECRET\"]\n\
+                multipart = { files = \"base64\" }\n";
+    let gateway = TestGateway::with_integrations(toml, &[("SENDER_SECRET", SECRET)]).await;
+    let (timestamp, token) = ("1529006854", "a8ce0edb2dd8301dee6c2405235584e45aa91d1e9f979f3de0");
+    let signature = {
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(format!("{timestamp}{token}").as_bytes());
+        hex::encode(mac.finalize().into_bytes())
+    };
+    let part = |name: &str, value: &str| {
+        format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let body = |parts: &[(&str, &str)]| {
+        parts.iter().map(|(name, value)| part(name, value)).collect::<String>() + "--x--\r\n"
+    };
+    let whole =
+        [("event", "dropped"), ("timestamp", timestamp), ("token", token), ("signature", signature.as_str())];
+    let headers = [("Content-Type", "multipart/form-data; boundary=\"x\"")];
+    let good = body(&whole).replace("--x--\r\n", &part("message\"; filename=\"m.txt", "hello")) + "--x--";
+    for (body, expect) in [
+        (good.as_str(), 200),
+        (&body(&whole[..3]), 401),
+        (&body(&[whole[0], whole[1], whole[2], whole[3], whole[3]]), 401),
+        (&good.replace("1529006854", "1529006855"), 401),
+        (&good.replace("--x--", ""), 401),
+    ] {
+        assert_eq!(send(&gateway, "mail", &headers, body.as_bytes()).await.status, expect, "{body}");
+    }
+    let jobs = gateway.jobs().await;
+    assert_eq!((jobs.len(), &jobs[0]["data"]["data"]["message"]["base64"]), (1, &json!("aGVsbG8=")));
 }
