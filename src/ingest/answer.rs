@@ -5,13 +5,14 @@ mod profile;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use jiff::Timestamp;
 
 use super::rejection::Rejection;
 use crate::handshake::HandshakeAnswer;
+use crate::payload::inflate::InflateError;
 use crate::queue::Receipt;
 use crate::source;
 
@@ -73,6 +74,10 @@ fn reject(rejection: &Rejection, is_shared: bool) -> Answer {
         && let Ok(allow) = HeaderValue::from_str(allow)
     {
         headers.insert(ALLOW, allow);
+    }
+    // RFC 9110, section 15.5.16: it tells a sender that its coding was refused from one whose content type was.
+    if let Rejection::Encoding(InflateError::Unsupported(_)) = rejection {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
     if rejection.leaves_body_unread() || (rejection.turns_caller_away() && !is_shared) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -4,25 +4,37 @@ use serde_json::value::RawValue;
 
 use super::{Format, PayloadError, Position, position_of};
 
-/// How deep arrays and objects may nest. Consumers stop between 64 and 512; serde_json's own reader has no stack
-/// to overflow, theirs may.
-pub const DEPTH_LIMIT: usize = 64;
+/// How deep arrays and objects may nest unless the settings say otherwise. Consumers stop between 64 and 512;
+/// serde_json's own reader has no stack to overflow, theirs may.
+pub const DEPTH_LIMIT: usize = super::Limits::DEFAULT.depth;
 
 /// Some senders write a byte order mark, which RFC 8259 (section 8.1) lets a reader ignore.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Checks that a body is one JSON value (RFC 8259) and returns its text without white space around it.
 ///
 /// # Errors
 /// What is wrong, and in which line and column.
 pub fn validate(body: &[u8]) -> Result<&str, PayloadError> {
-    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    validate_within(body, DEPTH_LIMIT)
+}
+
+/// The same with another limit of the depth.
+///
+/// # Errors
+/// What is wrong, and in which line and column.
+pub fn validate_within(body: &[u8], depth_limit: usize) -> Result<&str, PayloadError> {
+    value(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body), depth_limit)
+}
+
+/// The same without the grace for a byte order mark.
+pub(super) fn value(body: &[u8], depth_limit: usize) -> Result<&str, PayloadError> {
     let text = std::str::from_utf8(body)
         .map_err(|error| malformed("it isn't UTF-8", position_of(body, error.valid_up_to())))?;
     if text.bytes().all(is_white_space) {
         return Err(PayloadError::Empty);
     }
-    check_depth(text)?;
+    check_depth(text, depth_limit)?;
     let value: &RawValue = serde_json::from_str(text).map_err(|error| syntax_error(text, &error))?;
     Ok(value.get())
 }
@@ -33,7 +45,7 @@ fn is_white_space(byte: u8) -> bool {
 
 /// Counts brackets outside strings. Runs before the reader, so it can't rely on a valid text: it only ever errs on
 /// texts that the reader refuses.
-fn check_depth(text: &str) -> Result<(), PayloadError> {
+fn check_depth(text: &str, limit: usize) -> Result<(), PayloadError> {
     let bytes = text.as_bytes();
     let mut depth = 0usize;
     let mut in_string = false;
@@ -45,8 +57,8 @@ fn check_depth(text: &str) -> Result<(), PayloadError> {
             b'\\' if in_string => index += 1,
             b'[' | b'{' if !in_string => {
                 depth += 1;
-                if depth > DEPTH_LIMIT {
-                    let message = format!("it nests deeper than {DEPTH_LIMIT} levels");
+                if depth > limit {
+                    let message = format!("it nests deeper than {limit} levels");
                     return Err(malformed(&message, position_of(bytes, index)));
                 }
             }

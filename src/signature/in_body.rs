@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use http::header::CONTENT_TYPE;
 use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -16,7 +17,9 @@ use super::pointer;
 use super::reason::{Reason, Unverified};
 use super::scheme::BodyFormat;
 use super::timestamp::{Clock, Unit};
+use crate::payload::media_type::MediaType;
 use crate::payload::xml::{self, XmlLimits, XmlOptions};
+use crate::payload::{Limits, multipart};
 
 /// A secret, or an account's id, that every part of the body must carry.
 #[derive(Debug, Clone)]
@@ -79,7 +82,7 @@ impl MailgunCheck {
     }
 
     pub(super) fn check(&self, request: &SignedRequest<'_>) -> Result<usize, Unverified> {
-        let signed = read_mailgun(request.body)?;
+        let signed = read_mailgun(request)?;
         // Retries go on for eight hours, and Mailgun doesn't say whether they are signed anew: the form is checked,
         // the age isn't.
         Clock { unit: Unit::Seconds, tolerance: None }.check(&signed.timestamp, request.now)?;
@@ -99,8 +102,15 @@ impl MailgunCheck {
     }
 }
 
-/// Today's JSON, or the form fields of the same names of older webhooks.
-fn read_mailgun(body: &[u8]) -> Result<MailgunSignature<'_>, Unverified> {
+/// Today's JSON, or the fields of the same names of older webhooks: a form, or multipart where there are attachments.
+fn read_mailgun<'r>(request: &SignedRequest<'r>) -> Result<MailgunSignature<'r>, Unverified> {
+    let body = request.body;
+    let media_type = headers::find(request.headers, &CONTENT_TYPE)?.and_then(MediaType::parse);
+    if let Some(MediaType { boundary: Some(boundary), .. }) =
+        media_type.filter(|media_type| media_type.essence == "multipart/form-data")
+    {
+        return read_mailgun_multipart(body, &boundary);
+    }
     if body.first().is_some_and(|byte| *byte == b'{' || byte.is_ascii_whitespace()) {
         let body: MailgunBody<'_> = serde_json::from_slice(body).map_err(|_| Reason::UnreadableBody)?;
         return Ok(body.signature);
@@ -110,6 +120,21 @@ fn read_mailgun(body: &[u8]) -> Result<MailgunSignature<'_>, Unverified> {
         let value = headers::parameter(form, name)?.ok_or(Reason::MissingMember)?;
         let text = String::from_utf8(value.into_owned()).map_err(|_| Reason::UnreadableBody)?;
         Ok::<_, Unverified>(Cow::Owned(text))
+    };
+    Ok(MailgunSignature {
+        timestamp: field("timestamp")?,
+        token: field("token")?,
+        signature: field("signature")?,
+    })
+}
+
+fn read_mailgun_multipart<'r>(body: &'r [u8], boundary: &str) -> Result<MailgunSignature<'r>, Unverified> {
+    let fields = multipart::fields(body, boundary, &Limits::DEFAULT).map_err(|_| Reason::UnreadableBody)?;
+    let field = |name| {
+        let mut values = fields.iter().filter(|(other, _)| other == name);
+        let (_, value) = values.next().ok_or(Reason::MissingMember)?;
+        let text = std::str::from_utf8(value).map_err(|_| Reason::UnreadableBody)?;
+        if values.next().is_some() { Err(Reason::DuplicateField) } else { Ok(Cow::Borrowed(text)) }
     };
     Ok(MailgunSignature {
         timestamp: field("timestamp")?,

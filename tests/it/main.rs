@@ -12,6 +12,7 @@ mod failing_disk;
 mod http;
 mod jobs;
 mod nginx;
+mod payloads;
 mod private_plane;
 mod proxy_protocol;
 mod redis;
