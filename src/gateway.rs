@@ -21,7 +21,8 @@ use crate::ingest::{Context, listener};
 use crate::memory::MemoryBudget;
 use crate::outbound::{Client, Reach, Trust};
 use crate::queue::Queue;
-use crate::queue::embedded::{Embedded, EmbeddedWriter, OpenError, open_on_disk};
+use crate::queue::embedded::{Embedded, EmbeddedWriter};
+use crate::queue::files::{OpenError, open_on_disk};
 use crate::queue::redis::{Redis, RedisWriter};
 use crate::shutdown::{Shutdown, Workers};
 use crate::signature::fetch::{KeyFetcher, Keys};
@@ -91,7 +92,7 @@ pub enum RunError {
 /// The queue's worker, not started yet.
 enum Writer {
     Embedded(EmbeddedWriter),
-    Redis(RedisWriter),
+    Redis(Box<RedisWriter>),
 }
 
 impl Gateway {
@@ -234,7 +235,7 @@ fn open_queue(config: &Config) -> Result<(Queue, Writer), StartError> {
         Backend::Redis(url) => {
             let (redis, writer) =
                 Redis::new(url, &config.app, config.queue_timeout).map_err(StartError::Redis)?;
-            Ok((Queue::Redis(redis), Writer::Redis(writer)))
+            Ok((Queue::Redis(redis), Writer::Redis(Box::new(writer))))
         }
     }
 }

@@ -4,6 +4,7 @@
 //! lets the path answer 200. Every store commits in groups: what is waiting when the store is free goes out together.
 
 pub mod embedded;
+pub mod files;
 pub mod lane;
 pub mod redis;
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use redb::{Database, DatabaseError, StorageBackend};
 use retrieve_gateway::job::Job;
 use retrieve_gateway::memory::MemoryBudget;
-use retrieve_gateway::queue::embedded::{Embedded, OpenFile};
+use retrieve_gateway::queue::embedded::Embedded;
+use retrieve_gateway::queue::files::OpenFile;
 use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest, Receipt};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 const HEALTHY: u8 = 0;
 const SYNC_FAILS: u8 = 1;
 const FULL: u8 = 2;
+const UNREADABLE: u8 = 3;
 
 /// redb's own file backend on a disk that can be broken at will.
 #[derive(Debug)]
@@ -41,6 +43,9 @@ impl StorageBackend for Disk {
         self.file.len()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.fault.load(Ordering::SeqCst) == UNREADABLE {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         self.file.read(offset, out)
     }
     fn set_len(&self, length: u64) -> io::Result<()> {
@@ -68,7 +73,9 @@ fn on(fault: &Arc<AtomicU8>) -> OpenFile {
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| DatabaseError::Storage(error.into()))?;
         let file = redb::backends::FileBackend::new(file)?;
-        Database::builder().create_with_backend(Disk { file, fault: Arc::clone(&fault) })
+        Database::builder()
+            .set_check_integrity_on_open(true)
+            .create_with_backend(Disk { file, fault: Arc::clone(&fault) })
     })
 }
 
@@ -188,7 +195,7 @@ async fn what_a_crash_left_of_a_file_being_made_is_no_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_file_that_cannot_be_read_holds_up_reading_but_not_new_jobs() {
+async fn a_damaged_old_file_is_set_aside_and_holds_up_nothing() {
     let folder = TempDir::new().unwrap();
     let fault = Arc::new(AtomicU8::new(HEALTHY));
     let (queue, writer) = open(&folder, &fault);
@@ -197,17 +204,45 @@ async fn an_old_file_that_cannot_be_read_holds_up_reading_but_not_new_jobs() {
     append(&queue, "refused").await.unwrap_err();
     fault.store(HEALTHY, Ordering::SeqCst);
     comes_back(&queue).await;
+    append(&queue, "2").await.unwrap();
     close(queue, writer).await;
     let old = folder.path().join("jobs-000001.redb");
     let good = std::fs::read(&old).unwrap();
-    std::fs::write(&old, b"damaged").unwrap();
-
+    for (number, damaged) in
+        [b"damaged".to_vec(), Vec::new(), good[..good.len() / 2].to_vec()].iter().enumerate()
+    {
+        std::fs::write(&old, damaged).unwrap();
+        let (queue, writer) = open(&folder, &fault);
+        append(&queue, &format!("more {number}")).await.unwrap();
+        assert_eq!(documents(&queue).await.len(), 2 + number, "all but the damaged file's");
+        close(queue, writer).await;
+        let aside = folder.path().join("jobs-000001.redb.damaged");
+        assert!(aside.exists() && !old.exists(), "set aside, not removed");
+    }
+    // Put back in place, it is read.
+    std::fs::write(&old, good).unwrap();
     let (queue, writer) = open(&folder, &fault);
-    append(&queue, "2").await.unwrap();
+    assert_eq!(documents(&queue).await, ["1", "2", "more 0", "more 1", "more 2"]);
+    close(queue, writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_file_that_the_disk_does_not_give_holds_up_reading_but_not_new_jobs() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "1").await.unwrap();
+    fault.store(FULL, Ordering::SeqCst);
+    append(&queue, "refused").await.unwrap_err();
+    fault.store(HEALTHY, Ordering::SeqCst);
+    comes_back(&queue).await;
+    // The old file is opened anew to be read.
+    fault.store(UNREADABLE, Ordering::SeqCst);
     let request = ReadRequest { after: Some("0".into()), limit: 10, wait: Duration::ZERO };
     let error = queue.read(request).await.unwrap_err().to_string();
     assert!(error.contains("jobs-000001.redb"), "{error}");
-    std::fs::write(&old, good).unwrap();
-    assert_eq!(documents(&queue).await, ["1", "2"], "put back in place, it is read");
+    append(&queue, "2").await.unwrap();
+    fault.store(HEALTHY, Ordering::SeqCst);
+    assert_eq!(documents(&queue).await, ["1", "2"]);
     close(queue, writer).await;
 }
