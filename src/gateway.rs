@@ -229,7 +229,7 @@ async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener
 fn open_queue(config: &Config) -> Result<(Queue, Writer), StartError> {
     match &config.queue {
         Backend::Embedded(folder) => {
-            let (embedded, writer) = Embedded::open(folder, open_on_disk())?;
+            let (embedded, writer) = Embedded::open(folder, open_on_disk(), config.embedded_limit_bytes)?;
             Ok((Queue::Embedded(embedded), Writer::Embedded(writer)))
         }
         Backend::Redis(url) => {

@@ -58,6 +58,11 @@ pub const VARIABLES: &[Variable] = &[
         "integrations with their settings, if it exists",
     ),
     secret("RETRIEVE_QUEUE", "embedded:./data", "embedded:<folder> or redis://[user:password@]host:port/db"),
+    variable(
+        "RETRIEVE_EMBEDDED_LIMIT",
+        "1GiB",
+        "jobs in the embedded queue that aren't acknowledged; then 503",
+    ),
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
     variable("RETRIEVE_DATA_DIR", "./data", "folder of the outage journal; not used in this version"),
     variable("RETRIEVE_DNS", "", "address of the resolver that domains are looked up at; else the system's"),
@@ -136,6 +141,7 @@ impl Reader<'_> {
             integrations,
             keys,
             queue: self.queue(),
+            embedded_limit_bytes: self.embedded_limit(),
             queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),
             connections: ConnectionLimits {
                 header_timeout: self.duration("RETRIEVE_HEADER_TIMEOUT"),
@@ -226,6 +232,15 @@ impl Reader<'_> {
             self.problems.error(name, ORIGIN, message, Some("raise it, or lower the body limits".to_owned()));
         }
         limit
+    }
+
+    fn embedded_limit(&mut self) -> u64 {
+        const SMALLEST: usize = 1 << 20;
+        let bytes = self.parse("RETRIEVE_EMBEDDED_LIMIT", |text| match parse::size_bytes(text)? {
+            bytes if bytes >= SMALLEST => Ok(bytes as u64),
+            _ => Err(Unreadable::new(format!("`{text}` is less than 1MiB"))),
+        });
+        bytes.unwrap_or_default()
     }
 
     fn allowlist(&mut self) -> (Allowlist, bool) {
