@@ -34,7 +34,8 @@ pub struct Embedded {
 
 impl Embedded {
     /// Opens the queue in a folder, which is made if it is missing (readable by its owner alone). Jobs are refused while
-    /// those that aren't acknowledged have `limit_bytes` or more; the disk holds at most two files beyond them.
+    /// those that aren't acknowledged have `limit_bytes` or more. Redb's pages take about twice the bytes of documents of
+    /// 2 KB (measured: 1.8), and the disk holds up to two files beyond them.
     ///
     /// # Errors
     /// Another gateway has the folder, or it can't be read or written.
