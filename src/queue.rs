@@ -118,6 +118,8 @@ pub struct Backlog {
     pub bytes: u64,
     /// How long ago the oldest was stored.
     pub age: Duration,
+    /// Damaged files that were set aside since the start; their jobs aren't among these.
+    pub damaged_files: u32,
 }
 
 /// A page ends at this many bytes, so that reading holds a bounded part of the queue in memory.

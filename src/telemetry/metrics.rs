@@ -114,6 +114,7 @@ pub struct Metrics {
     embedded_jobs: Gauge<u64, AtomicU64>,
     embedded_bytes: Gauge<u64, AtomicU64>,
     embedded_age_seconds: Gauge<f64, AtomicU64>,
+    embedded_damaged_files: Gauge<u64, AtomicU64>,
     /// Requests let in because the allowlists only report.
     pub allowlist_reported: Counter,
     /// The public plane's connections.
@@ -176,6 +177,7 @@ impl Default for Metrics {
             embedded_jobs: Gauge::default(),
             embedded_bytes: Gauge::default(),
             embedded_age_seconds: Gauge::default(),
+            embedded_damaged_files: Gauge::default(),
             allowlist_reported: Counter::default(),
             connections: ConnectionMetrics::default(),
             dns: DnsMetrics::default(),
@@ -215,6 +217,11 @@ impl Default for Metrics {
             "How long ago the oldest of them was stored",
             Unit::Seconds,
             metrics.embedded_age_seconds.clone(),
+        );
+        registry.register(
+            "embedded_damaged_files",
+            "Damaged files of the embedded queue that were set aside since the start",
+            metrics.embedded_damaged_files.clone(),
         );
         registry.register(
             "allowlist_reported",
@@ -271,6 +278,7 @@ impl Metrics {
         self.embedded_jobs.set(backlog.jobs);
         self.embedded_bytes.set(backlog.bytes);
         self.embedded_age_seconds.set(backlog.age.as_secs_f64());
+        self.embedded_damaged_files.set(u64::from(backlog.damaged_files));
     }
 
     /// The text of all metrics in the OpenMetrics format, with the states that are read at this moment.

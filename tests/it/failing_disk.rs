@@ -245,6 +245,7 @@ async fn a_damaged_old_file_is_set_aside_and_holds_up_nothing() {
         let (queue, writer) = open(&folder, &fault);
         append(&queue, &format!("more {number}")).await.unwrap();
         assert_eq!(documents(&queue).await.len(), 2 + number, "all but the damaged file's");
+        assert_eq!(queue.embedded_backlog().await.unwrap().damaged_files, 1);
         close(queue, writer).await;
         let aside = folder.path().join("jobs-000001.redb.damaged");
         assert!(aside.exists() && !old.exists(), "set aside, not removed");

@@ -140,7 +140,7 @@ impl Store {
     /// What isn't acknowledged, in the files that are open.
     pub(super) fn backlog(&self) -> Backlog {
         let acknowledged = *self.acknowledged.borrow();
-        let mut backlog = Backlog::default();
+        let mut backlog = Backlog { damaged_files: self.files.set_aside_count(), ..Backlog::default() };
         for (_, file) in self.files.opened() {
             // A file that can't be read now counts again when it can.
             let Ok(rest) = table::rest(&file, acknowledged) else { continue };
