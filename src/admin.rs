@@ -16,7 +16,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{Request, Response, StatusCode, header};
 use axum::middleware;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::body::Incoming;
 use secrecy::SecretString;
 use tower::ServiceExt;
@@ -40,6 +40,7 @@ pub struct AdminState {
 pub fn router(state: AdminState) -> Router {
     let api = Router::new()
         .route("/jobs", get(api::jobs))
+        .route("/jobs/ack", post(api::acknowledge))
         .route_layer(middleware::from_fn_with_state(state.clone(), access::require_access));
     Router::new()
         .route("/live", get(health::live))
@@ -65,6 +66,11 @@ pub fn private_service(
 
 async fn show_metrics(State(state): State<AdminState>) -> impl IntoResponse {
     let queue_is_up = health::queue_health(&state.context).is_ok();
+    if let Some(app) = state.context.apps.iter().next()
+        && let Some(backlog) = app.queue.embedded_backlog().await
+    {
+        state.context.metrics.set_embedded_backlog(backlog);
+    }
     let text = state.context.metrics.encode(state.context.memory.used_bytes(), queue_is_up);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }

@@ -84,6 +84,8 @@ pub struct Config {
     pub keys: Arc<KeyCache>,
     /// `RETRIEVE_QUEUE`.
     pub queue: Backend,
+    /// `RETRIEVE_EMBEDDED_LIMIT`.
+    pub embedded_limit_bytes: u64,
     /// `RETRIEVE_QUEUE_TIMEOUT`.
     pub queue_timeout: Duration,
     /// The folder of the outage journal, for the Redis modes. None for none.

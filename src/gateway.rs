@@ -223,7 +223,7 @@ async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener
 fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Result<Queue, StartError> {
     match &config.queue {
         Backend::Embedded(folder) => {
-            let (embedded, writer) = Embedded::open(folder, open_on_disk())?;
+            let (embedded, writer) = Embedded::open(folder, open_on_disk(), config.embedded_limit_bytes)?;
             let runtime = Handle::current();
             let run = move || writer.run(&runtime);
             workers.spawn_thread("embedded-writer", run).map_err(StartError::Thread)?;

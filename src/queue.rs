@@ -99,6 +99,36 @@ pub enum ReadError {
     Unavailable(String),
 }
 
+/// Why a position can't be acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AcknowledgeError {
+    /// The position isn't one of this queue's.
+    #[error("`{0}` isn't a position in this queue")]
+    Position(String),
+    /// No job has this position yet.
+    #[error("no job has the position `{0}` yet")]
+    BeyondEnd(String),
+    /// This queue's readers acknowledge elsewhere.
+    #[error("jobs on Redis are acknowledged there, by their consumer groups (XACK)")]
+    Elsewhere,
+    /// The store can't remember it now.
+    #[error("the position can't be stored: {0}")]
+    Unavailable(String),
+}
+
+/// What waits to be handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many jobs.
+    pub jobs: u64,
+    /// Their documents' bytes.
+    pub bytes: u64,
+    /// How long ago the oldest was stored.
+    pub age: Duration,
+    /// Damaged files that were set aside since the start; their jobs aren't among these.
+    pub damaged_files: u32,
+}
+
 /// A page ends at this many bytes, so that reading holds a bounded part of the queue in memory.
 pub const PAGE_LIMIT_BYTES: usize = 1 << 20;
 
@@ -144,6 +174,25 @@ impl Queue {
         match self {
             Queue::Embedded(embedded) => embedded.read(request).await,
             Queue::Redis(redis) => redis.read(request).await,
+        }
+    }
+
+    /// Takes note that everything up to a position has been handled: it isn't read again, and its space is given back.
+    ///
+    /// # Errors
+    /// A position that isn't one, or a store that can't remember it. Jobs on Redis are acknowledged there.
+    pub async fn acknowledge(&self, last: &str) -> Result<String, AcknowledgeError> {
+        match self {
+            Queue::Embedded(embedded) => embedded.acknowledge(last).await,
+            Queue::Redis(_) => Err(AcknowledgeError::Elsewhere),
+        }
+    }
+
+    /// What waits in the embedded queue; None on Redis.
+    pub async fn embedded_backlog(&self) -> Option<Backlog> {
+        match self {
+            Queue::Embedded(embedded) => Some(embedded.backlog().await),
+            Queue::Redis(_) => None,
         }
     }
 

@@ -1,12 +1,20 @@
-//! `GET /api/jobs`: the queue, read in order.
+//! `GET /api/jobs`: the queue, read in order. `POST /api/jobs/ack`: what of it was handled.
 //!
 //! `?after=<position>` (`0` is the begin, the default; `$` the end as it is now), `&limit=` (100, up to 1000),
 //! `&wait=10s` (up to 30 s: waits for a first job). The answer is one JSON object a line,
-//! `{"id":"<position>","job":{…}}`; the header `x-retrieve-last-id` holds the position to read on from.
+//! `{"id":"<position>","job":{…}}`; the header `x-retrieve-last-id` holds the position to read on from. At the end the
+//! page is empty, and that position is where it was.
+//!
+//! The body of an acknowledgement is `{"last":"<position>"}`: everything up to this position was handled. It is
+//! answered `{"acknowledged":"<position>"}` once that is durable; from then on reading begins behind it. To
+//! acknowledge again, or less, changes nothing, and the answer is the position that counts. The content type has to be
+//! `application/json`, which a page in a browser on this machine can't send to another site unasked.
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Query, State};
 use axum::http::{Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -14,7 +22,7 @@ use serde::Deserialize;
 
 use super::{AdminState, problem};
 use crate::job::{one_line, write_string};
-use crate::queue::{Page, ReadError, ReadRequest, START};
+use crate::queue::{AcknowledgeError, Page, ReadError, ReadRequest, START};
 
 /// The header with the position to read on from.
 pub const LAST_ID: &str = "x-retrieve-last-id";
@@ -53,6 +61,37 @@ pub(super) async fn jobs(
         Err(error @ ReadError::Unavailable(_)) => {
             problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
         }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Acknowledgement {
+    last: String,
+}
+
+pub(super) async fn acknowledge(
+    State(state): State<AdminState>,
+    body: Result<Json<Acknowledgement>, JsonRejection>,
+) -> Response<Body> {
+    let Json(acknowledgement) = match body {
+        Ok(body) => body,
+        Err(error) => return problem(error.status(), &error.body_text()),
+    };
+    let Some(app) = state.context.apps.iter().next() else {
+        return problem(StatusCode::NOT_FOUND, "there is no app");
+    };
+    match app.queue.acknowledge(&acknowledgement.last).await {
+        Ok(position) => Json(serde_json::json!({ "acknowledged": position })).into_response(),
+        Err(error) => problem(status_of(&error), &error.to_string()),
+    }
+}
+
+fn status_of(error: &AcknowledgeError) -> StatusCode {
+    match error {
+        AcknowledgeError::Position(_) | AcknowledgeError::BeyondEnd(_) => StatusCode::BAD_REQUEST,
+        AcknowledgeError::Elsewhere => StatusCode::CONFLICT,
+        AcknowledgeError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -78,6 +78,7 @@ impl Reader<'_> {
             integrations,
             keys,
             queue: self.queue(),
+            embedded_limit_bytes: self.embedded_limit(),
             queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),
             data_dir: self.data_dir(),
             journal_limit_bytes: self.parse("RETRIEVE_JOURNAL_LIMIT", parse::size_bytes).unwrap_or(0) as u64,
@@ -193,6 +194,15 @@ impl Reader<'_> {
             _ => Err(Unreadable::new(format!("`{text}` is more than 128MiB"))),
         });
         bytes.unwrap_or(1)
+    }
+
+    fn embedded_limit(&mut self) -> u64 {
+        const SMALLEST: usize = 1 << 20;
+        let bytes = self.parse("RETRIEVE_EMBEDDED_LIMIT", |text| match parse::size_bytes(text)? {
+            bytes if bytes >= SMALLEST => Ok(bytes as u64),
+            _ => Err(Unreadable::new(format!("`{text}` is less than 1MiB"))),
+        });
+        bytes.unwrap_or_default()
     }
 
     fn allowlist(&mut self) -> (Allowlist, bool) {

@@ -1,58 +1,54 @@
-//! The embedded queue: redb files in one folder, one writer with group commit, an fsync before every receipt.
+//! The embedded queue: redb files in one folder, one writer with group commit, an fsync before every receipt; read and
+//! acknowledged through the private plane.
 //!
-//! On disk: `jobs-000001.redb`, `jobs-000002.redb`, … ([`files`](super::files) has their rules). Each holds jobs by
-//! their numbers, 1, 2, 3 … over all files. Jobs are appended to the last file only; after any failure a new file is
-//! begun, and the old one is still read. Numbers may have gaps, and are never used twice.
+//! On disk: `jobs-000001.redb`, `jobs-000002.redb`, … ([`files`](super::files) has their rules) and `acknowledged`. Jobs
+//! have numbers, 1, 2, 3 … over all files; numbers may have gaps, and are never used twice. Jobs are appended to the
+//! last file only; a new one is begun when it is large enough, and after any failure. An acknowledgement is durable
+//! before it is answered; files in which everything is acknowledged are removed as a whole, which is all the compaction
+//! that there is, and holds up nobody.
 
+mod position;
+mod store;
 mod table;
 mod writer;
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tracing::info;
 
-use super::files::{Files, Folder, OpenError, OpenFile};
+use self::store::Store;
+use super::files::{OpenError, OpenFile};
 use super::lane::{Lane, lane};
-use super::{Health, Page, ReadError, ReadRequest};
+use super::{AcknowledgeError, Backlog, Health, Page, ReadError, ReadRequest};
 
 pub use writer::EmbeddedWriter;
-
-/// The files' names begin with it.
-const PREFIX: &str = "jobs";
 
 /// The embedded queue.
 #[derive(Debug)]
 pub struct Embedded {
     lane: Lane,
-    files: Arc<Files>,
-    last: watch::Receiver<u64>,
+    store: Arc<Store>,
     health: watch::Receiver<Health>,
 }
 
 impl Embedded {
-    /// Opens the queue in a folder, which is made if it is missing (readable by its owner alone).
+    /// Opens the queue in a folder, which is made if it is missing (readable by its owner alone). Jobs are refused while
+    /// those that aren't acknowledged have `limit_bytes` or more. Redb's pages take about twice the bytes of documents of
+    /// 2 KB (measured: 1.8), and the disk holds up to two files beyond them.
     ///
     /// # Errors
     /// Another gateway has the folder, or it can't be read or written.
-    pub fn open(folder: &Path, open: OpenFile) -> Result<(Embedded, EmbeddedWriter), OpenError> {
-        let files = Files::find(Folder::open(folder)?, PREFIX, open)?;
-        let (generation, active) = match files.open_last()? {
-            Some(last) => last,
-            None => files.create(|file| table::prepare(file, 1))?,
-        };
-        let last = table::last_number(&active).map_err(|error| files.file_error(generation, &error))?;
-        files.activate(generation, active);
-        info!(folder = %folder.display(), jobs = last, "embedded queue open");
+    pub fn open(
+        folder: &Path,
+        open: OpenFile,
+        limit_bytes: u64,
+    ) -> Result<(Embedded, EmbeddedWriter), OpenError> {
+        let store = Arc::new(Store::open(folder, open)?);
         let (lane, waiting) = lane();
-        let (last_sender, last) = watch::channel(last);
         let (health_sender, health) = watch::channel(Health::Up);
-        let files = Arc::new(files);
-        let writer =
-            EmbeddedWriter { waiting, files: Arc::clone(&files), last: last_sender, health: health_sender };
-        Ok((Embedded { lane, files, last, health }, writer))
+        let writer = EmbeddedWriter::new(waiting, Arc::clone(&store), health_sender, limit_bytes);
+        Ok((Embedded { lane, store, health }, writer))
     }
 
     pub(super) fn lane(&self) -> &Lane {
@@ -64,31 +60,36 @@ impl Embedded {
     }
 
     pub(super) async fn read(&self, request: ReadRequest) -> Result<Page, ReadError> {
-        let mut last = self.last.clone();
+        let mut last = self.store.last.subscribe();
         let after = match &request.after {
-            Some(text) => text.parse().map_err(|_| ReadError::Position(text.clone()))?,
+            Some(text) => number(text).ok_or_else(|| ReadError::Position(text.clone()))?,
             None => *last.borrow_and_update(),
         };
+        let after = after.max(*self.store.acknowledged.borrow());
         // A time-out is no error: the page is empty then. Nor is the writer's end: what it wrote can be read.
         let _ = tokio::time::timeout(request.wait, last.wait_for(|last| *last > after)).await;
-        let files = Arc::clone(&self.files);
-        tokio::task::spawn_blocking(move || page(&files, after, request.limit))
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.page(after, request.limit))
             .await
             .map_err(|error| ReadError::Unavailable(error.to_string()))?
     }
+
+    pub(super) async fn acknowledge(&self, last: &str) -> Result<String, AcknowledgeError> {
+        let position = number(last).ok_or_else(|| AcknowledgeError::Position(last.to_owned()))?;
+        let store = Arc::clone(&self.store);
+        let position = tokio::task::spawn_blocking(move || store.acknowledge(position))
+            .await
+            .map_err(|error| AcknowledgeError::Unavailable(error.to_string()))??;
+        Ok(position.to_string())
+    }
+
+    pub(super) async fn backlog(&self) -> Backlog {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.backlog()).await.unwrap_or_default()
+    }
 }
 
-fn page(files: &Files, after: u64, limit: usize) -> Result<Page, ReadError> {
-    let unavailable = |error: &dyn fmt::Display| ReadError::Unavailable(error.to_string());
-    let older = files.open_older().map_err(|error| unavailable(&error))?;
-    let active = files.active().ok_or_else(|| unavailable(&"no file can be written at the moment"))?;
-    let mut page = Page { entries: Vec::new(), last: after.to_string() };
-    let mut bytes = 0;
-    for (_, file) in older.into_iter().chain([active]) {
-        table::add_jobs(&file, after, limit, &mut bytes, &mut page).map_err(|error| unavailable(&error))?;
-    }
-    if let Some(entry) = page.entries.last() {
-        page.last.clone_from(&entry.position);
-    }
-    Ok(page)
+/// A position is a number as it was given out: digits alone.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -143,6 +143,13 @@ struct State {
     set_aside: u32,
 }
 
+impl State {
+    fn opened(self) -> Vec<(u32, Arc<Database>)> {
+        let older = self.older.into_iter().filter_map(|(generation, file)| Some((generation, file?)));
+        older.chain(self.active).collect()
+    }
+}
+
 impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let folder = &self.folder.path;
@@ -178,11 +185,6 @@ impl Files {
         &self.folder
     }
 
-    /// The generations that aren't active, oldest first.
-    pub fn older(&self) -> Vec<u32> {
-        self.state().older.iter().map(|(generation, _)| *generation).collect()
-    }
-
     /// The file that is written.
     pub fn active(&self) -> Option<(u32, Arc<Database>)> {
         self.state().active
@@ -212,36 +214,20 @@ impl Files {
         Ok((generation, file))
     }
 
-    /// Opens the last generation, to be made active. None if there is none.
-    ///
-    /// # Errors
-    /// It can't be opened.
-    pub fn open_last(&self) -> Result<Option<(u32, Arc<Database>)>, OpenError> {
-        let last = self.state().older.last().map(|(generation, _)| *generation);
-        last.map(|generation| Ok((generation, self.open_existing(generation)?))).transpose()
-    }
-
-    /// Opens the last generation that isn't damaged; those that are, are set aside. None if there is none.
+    /// Opens the last generation, to be made active. None if there is none. A damaged one is set aside, and the one
+    /// before it is the last.
     ///
     /// # Errors
     /// It can't be opened for another reason than damage.
-    pub fn open_last_sound(&self) -> Result<Option<(u32, Arc<Database>)>, OpenError> {
-        loop {
-            let Some((last, _)) = self.state().older.last().cloned() else { return Ok(None) };
-            match self.open_existing(last) {
-                Ok(file) => {
-                    self.update(|state| state.older.retain(|(generation, _)| *generation != last));
-                    return Ok(Some((last, file)));
-                }
-                Err(error @ OpenError::Damaged { .. }) => self.set_aside(last, &error)?,
+    pub fn open_last(&self) -> Result<Option<(u32, Arc<Database>)>, OpenError> {
+        while let Some((generation, _)) = self.state().older.last() {
+            match self.open_existing(*generation) {
+                Ok(file) => return Ok(Some((*generation, file))),
+                Err(error @ OpenError::Damaged { .. }) => self.set_aside(*generation, &error)?,
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// How many damaged files were set aside since the start.
-    pub fn set_aside_count(&self) -> u32 {
-        self.state().set_aside
+        Ok(None)
     }
 
     /// Has this file written from now on. The one that was active before is read from now on.
@@ -261,28 +247,40 @@ impl Files {
         });
     }
 
-    /// The older files, oldest first; those that aren't open are opened. A damaged one is set aside and left out.
+    /// All files as they are now, oldest first, the active one last; older ones that aren't open are opened. A damaged
+    /// one is set aside and left out.
     ///
     /// # Errors
     /// One can't be opened for another reason than damage. It holds up reading, for jobs come in order, but it never
     /// holds up writing.
-    pub fn open_older(&self) -> Result<Vec<(u32, Arc<Database>)>, OpenError> {
+    pub fn open_all(&self) -> Result<Vec<(u32, Arc<Database>)>, OpenError> {
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        for (generation, _) in self.state().older.into_iter().filter(|(_, file)| file.is_none()) {
-            match self.open_existing(generation) {
+        loop {
+            let state = self.state();
+            let closed = state.older.iter().find(|(_, file)| file.is_none());
+            let Some((generation, _)) = closed else { return Ok(state.opened()) };
+            match self.open_existing(*generation) {
                 Ok(file) => self.update(|state| {
-                    let slot = state.older.iter_mut().find(|(other, _)| *other == generation);
+                    let slot = state.older.iter_mut().find(|(other, _)| other == generation);
                     slot.into_iter().for_each(|(_, slot)| *slot = Some(Arc::clone(&file)));
                 }),
-                Err(error @ OpenError::Damaged { .. }) => self.set_aside(generation, &error)?,
+                Err(error @ OpenError::Damaged { .. }) => self.set_aside(*generation, &error)?,
                 Err(error) => {
                     error!(%error, "a file of the queue can't be read");
                     return Err(error);
                 }
             }
         }
-        let older = self.state().older;
-        Ok(older.into_iter().filter_map(|(generation, file)| Some((generation, file?))).collect())
+    }
+
+    /// The files that are open, oldest first, the active one last.
+    pub fn opened(&self) -> Vec<(u32, Arc<Database>)> {
+        self.state().opened()
+    }
+
+    /// How many damaged files were set aside since the start.
+    pub fn set_aside_count(&self) -> u32 {
+        self.state().set_aside
     }
 
     /// Gives a damaged file another name, so that it is in nobody's way and nothing of it is lost.
@@ -307,6 +305,7 @@ impl Files {
     /// # Errors
     /// It can't be removed; then it is still there to be read.
     pub fn remove(&self, generation: u32) -> Result<(), OpenError> {
+        let _not_while_opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |source| OpenError::Folder { folder: self.folder.path.clone(), source };
         fs::remove_file(self.path(generation)).map_err(failed)?;
         self.update(|state| state.older.retain(|(other, _)| *other != generation));

@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::queue::Backlog;
+
 /// From a fifth of a millisecond to ten seconds; the promise of 100 ms is a bucket of its own.
 const BUCKETS_SECONDS: [f64; 14] =
     [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -110,6 +112,10 @@ pub struct Metrics {
     in_flight: Gauge,
     in_flight_bytes: Gauge<u64, AtomicU64>,
     queue_up: Gauge,
+    embedded_jobs: Gauge<u64, AtomicU64>,
+    embedded_bytes: Gauge<u64, AtomicU64>,
+    embedded_age_seconds: Gauge<f64, AtomicU64>,
+    embedded_damaged_files: Gauge<u64, AtomicU64>,
     /// Requests let in because the allowlists only report.
     pub allowlist_reported: Counter,
     /// The public plane's connections.
@@ -171,6 +177,10 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             in_flight_bytes: Gauge::default(),
             queue_up: Gauge::default(),
+            embedded_jobs: Gauge::default(),
+            embedded_bytes: Gauge::default(),
+            embedded_age_seconds: Gauge::default(),
+            embedded_damaged_files: Gauge::default(),
             allowlist_reported: Counter::default(),
             connections: ConnectionMetrics::default(),
             dns: DnsMetrics::default(),
@@ -200,6 +210,23 @@ impl Default for Metrics {
             metrics.in_flight_bytes.clone(),
         );
         registry.register("queue_up", "1 while the queue takes jobs", metrics.queue_up.clone());
+        registry.register(
+            "embedded_jobs",
+            "Jobs in the embedded queue that aren't acknowledged",
+            metrics.embedded_jobs.clone(),
+        );
+        registry.register_with_unit("embedded", "Their size", Unit::Bytes, metrics.embedded_bytes.clone());
+        registry.register_with_unit(
+            "embedded_oldest",
+            "How long ago the oldest of them was stored",
+            Unit::Seconds,
+            metrics.embedded_age_seconds.clone(),
+        );
+        registry.register(
+            "embedded_damaged_files",
+            "Damaged files of the embedded queue that were set aside since the start",
+            metrics.embedded_damaged_files.clone(),
+        );
         registry.register(
             "allowlist_reported",
             "Requests let in by nothing but RETRIEVE_ALLOWED_LIST_MODE=report",
@@ -249,6 +276,14 @@ impl Metrics {
     pub fn count_request(&self, outcome: &'static str, status: u16, elapsed: Duration) {
         self.requests.get_or_create(&Outcome { outcome, status }).inc();
         self.request_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Shows what waits in the embedded queue.
+    pub fn set_embedded_backlog(&self, backlog: Backlog) {
+        self.embedded_jobs.set(backlog.jobs);
+        self.embedded_bytes.set(backlog.bytes);
+        self.embedded_age_seconds.set(backlog.age.as_secs_f64());
+        self.embedded_damaged_files.set(u64::from(backlog.damaged_files));
     }
 
     /// The text of all metrics in the OpenMetrics format, with the states that are read at this moment.

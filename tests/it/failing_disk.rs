@@ -16,10 +16,18 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use crate::support::attempts::Random;
+use crate::support::eventually;
+
+/// More than these tests queue.
+const LIMIT_BYTES: u64 = 1 << 30;
+
 const HEALTHY: u8 = 0;
 const SYNC_FAILS: u8 = 1;
 const FULL: u8 = 2;
 const UNREADABLE: u8 = 3;
+/// Files that are there can be written, new ones can't be made.
+const NO_NEW_FILES: u8 = 4;
 
 /// redb's own file backend on a disk that can be broken at will.
 #[derive(Debug)]
@@ -70,6 +78,10 @@ impl StorageBackend for Disk {
 fn on(fault: &Arc<AtomicU8>) -> OpenFile {
     let fault = Arc::clone(fault);
     Arc::new(move |path: &Path| -> Result<Database, DatabaseError> {
+        let is_new = path.extension().is_some_and(|extension| extension == "new");
+        if is_new && fault.load(Ordering::SeqCst) == NO_NEW_FILES {
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| DatabaseError::Storage(error.into()))?;
         let file = redb::backends::FileBackend::new(file)?;
@@ -80,14 +92,22 @@ fn on(fault: &Arc<AtomicU8>) -> OpenFile {
 }
 
 fn open(folder: &TempDir, fault: &Arc<AtomicU8>) -> (Arc<Queue>, std::thread::JoinHandle<()>) {
-    let (embedded, writer) = Embedded::open(folder.path(), on(fault)).unwrap();
+    open_with(folder, fault, LIMIT_BYTES)
+}
+
+fn open_with(
+    folder: &TempDir,
+    fault: &Arc<AtomicU8>,
+    limit_bytes: u64,
+) -> (Arc<Queue>, std::thread::JoinHandle<()>) {
+    let (embedded, writer) = Embedded::open(folder.path(), on(fault), limit_bytes).unwrap();
     let runtime = Handle::current();
     (Arc::new(Queue::Embedded(embedded)), std::thread::spawn(move || writer.run(&runtime)))
 }
 
 async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
     let job = Job { id: Uuid::now_v7(), document: text.to_owned().into() };
-    let reservation = MemoryBudget::new(1000).reserve(text.len()).unwrap();
+    let reservation = MemoryBudget::new(1 << 20).reserve(text.len()).unwrap();
     queue.append(job, reservation, Duration::from_secs(10)).await
 }
 
@@ -95,6 +115,16 @@ async fn documents(queue: &Queue) -> Vec<String> {
     let request = ReadRequest { after: Some("0".into()), limit: 1000, wait: Duration::ZERO };
     let page = queue.read(request).await.unwrap();
     page.entries.iter().map(|entry| String::from_utf8(entry.document.to_vec()).unwrap()).collect()
+}
+
+async fn positions(queue: &Queue) -> Vec<u64> {
+    let request = ReadRequest { after: Some("0".into()), limit: 1000, wait: Duration::ZERO };
+    let page = queue.read(request).await.unwrap();
+    page.entries.iter().map(|entry| entry.position.parse().unwrap()).collect()
+}
+
+fn path(folder: &TempDir, generation: u32) -> std::path::PathBuf {
+    folder.path().join(format!("jobs-{generation:06}.redb"))
 }
 
 /// The next report of the queue's health.
@@ -215,6 +245,7 @@ async fn a_damaged_old_file_is_set_aside_and_holds_up_nothing() {
         let (queue, writer) = open(&folder, &fault);
         append(&queue, &format!("more {number}")).await.unwrap();
         assert_eq!(documents(&queue).await.len(), 2 + number, "all but the damaged file's");
+        assert_eq!(queue.embedded_backlog().await.unwrap().damaged_files, 1);
         close(queue, writer).await;
         let aside = folder.path().join("jobs-000001.redb.damaged");
         assert!(aside.exists() && !old.exists(), "set aside, not removed");
@@ -245,4 +276,133 @@ async fn an_old_file_that_the_disk_does_not_give_holds_up_reading_but_not_new_jo
     fault.store(HEALTHY, Ordering::SeqCst);
     assert_eq!(documents(&queue).await, ["1", "2"]);
     close(queue, writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_no_new_file_can_be_made_the_last_one_grows_on() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open_with(&folder, &fault, 1 << 20);
+    fault.store(NO_NEW_FILES, Ordering::SeqCst);
+    let text = "x".repeat(50_000);
+    for _ in 0..15 {
+        append(&queue, &text).await.unwrap();
+    }
+    assert_eq!(*queue.health().borrow(), Health::Up, "three times the size of a file, and nobody noticed");
+    assert!(!path(&folder, 2).exists());
+    fault.store(HEALTHY, Ordering::SeqCst);
+    eventually("the next file is begun", || async {
+        queue.acknowledge("1").await.unwrap();
+        let last = positions(&queue).await.pop().unwrap_or(0);
+        append(&queue, &text).await.unwrap();
+        queue.acknowledge(&last.to_string()).await.unwrap();
+        (path(&folder, 2).exists() && !path(&folder, 1).exists()).then_some(())
+    })
+    .await;
+    close(queue, writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_works_on_a_disk_without_room_and_is_remembered() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    for text in ["1", "2", "3"] {
+        append(&queue, text).await.unwrap();
+    }
+    fault.store(FULL, Ordering::SeqCst);
+    append(&queue, "refused").await.unwrap_err();
+    assert!(matches!(changes(&queue).await, Health::Down(_)));
+    assert_eq!(queue.acknowledge("2").await.unwrap(), "2");
+    fault.store(HEALTHY, Ordering::SeqCst);
+    comes_back(&queue).await;
+    assert_eq!(documents(&queue).await, ["3"]);
+    assert_eq!(queue.acknowledge("3").await.unwrap(), "3");
+    append(&queue, "5").await.unwrap();
+    assert_eq!(queue.acknowledge("3").await.unwrap(), "3", "again, and the emptied file is removed");
+    close(queue, writer).await;
+    let (queue, writer) = open(&folder, &fault);
+    assert!(!path(&folder, 1).exists() && path(&folder, 2).exists());
+    assert_eq!(documents(&queue).await, ["5"]);
+    assert_eq!(queue.acknowledge("1").await.unwrap(), "3", "less than before changes nothing");
+    assert_eq!(documents(&queue).await, ["5"]);
+    close(queue, writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_never_used_twice_even_if_every_file_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    for text in ["1", "2", "3"] {
+        append(&queue, text).await.unwrap();
+    }
+    queue.acknowledge("3").await.unwrap();
+    close(queue, writer).await;
+    // By hand, or by a restore that lost them.
+    std::fs::remove_file(path(&folder, 1)).unwrap();
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "4").await.unwrap();
+    assert_eq!(positions(&queue).await, [4]);
+    close(queue, writer).await;
+
+    // The newest file is damaged, and nobody knows which numbers it gave away.
+    std::fs::write(path(&folder, 1), b"damaged").unwrap();
+    let (queue, writer) = open(&folder, &fault);
+    assert!(folder.path().join("jobs-000001.redb.damaged").exists());
+    append(&queue, "5").await.unwrap();
+    let far = positions(&queue).await;
+    assert!(far.len() == 1 && far[0] > 1_000_000, "{far:?}");
+    close(queue, writer).await;
+    let (queue, writer) = open(&folder, &fault);
+    append(&queue, "6").await.unwrap();
+    assert_eq!(positions(&queue).await, [far[0], far[0] + 1]);
+    close(queue, writer).await;
+}
+
+const FLIPS: usize = 60;
+
+/// Each flip of a bit in a closed file is either without effect or noticed; what is delivered is what was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_is_never_delivered() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    let stored: Vec<_> = (0..200).map(|number| format!("{number} {}", "x".repeat(2000))).collect();
+    for text in &stored {
+        append(&queue, text).await.unwrap();
+    }
+    fault.store(SYNC_FAILS, Ordering::SeqCst);
+    append(&queue, "refused").await.unwrap_err();
+    fault.store(HEALTHY, Ordering::SeqCst);
+    comes_back(&queue).await;
+    append(&queue, "the last one").await.unwrap();
+    let mut all = documents(&queue).await;
+    close(queue, writer).await;
+    let good = std::fs::read(path(&folder, 1)).unwrap();
+    let newest = std::fs::read(path(&folder, 2)).unwrap();
+    let mut random = Random::from_environment();
+    let mut noticed = 0;
+    // The rest of the file is the spare room that it was made with.
+    let used: Vec<_> = (0..good.len()).filter(|index| good[*index] != 0).collect();
+    for _ in 0..FLIPS {
+        let mut bytes = good.clone();
+        let index = used[usize::try_from(random.below(used.len() as u64)).unwrap()];
+        bytes[index] ^= 1 << random.below(8);
+        std::fs::write(path(&folder, 1), bytes).unwrap();
+        std::fs::write(path(&folder, 2), &newest).unwrap();
+        let (queue, writer) = open(&folder, &fault);
+        let mut delivered = documents(&queue).await;
+        close(queue, writer).await;
+        if path(&folder, 1).exists() {
+            assert!(delivered == all, "byte {index} was delivered wrong");
+        } else {
+            noticed += 1;
+            assert_eq!(delivered.pop(), all.last().cloned());
+            assert!(delivered.is_empty());
+        }
+    }
+    println!("{noticed} of {FLIPS} flips were noticed, the others hit nothing that is used");
+    assert!(noticed > 0);
+    assert_eq!(all.pop().as_deref(), Some("the last one"));
 }

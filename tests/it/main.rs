@@ -10,6 +10,7 @@ mod drain;
 mod embedded;
 mod failing_disk;
 mod http;
+mod job_schema;
 mod jobs;
 mod nginx;
 mod payloads;

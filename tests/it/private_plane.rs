@@ -2,6 +2,7 @@
 
 use crate::support::client::{exchange, get};
 use crate::support::gateway::TestGateway;
+use crate::support::redis_server::RedisServer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_metrics_need_no_token_and_the_api_does() {
@@ -49,6 +50,61 @@ async fn queries_that_make_no_sense_are_refused_in_words() {
         assert_eq!((answer.status, answer.json()["error"].as_str()), (400, Some(expect)), "{query}");
     }
     assert_eq!(get(gateway.admin, "/api/jobs?aftr=0").await.status, 400);
+}
+
+fn ack(admin: std::net::SocketAddr, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST /api/jobs/ack HTTP/1.1\r\nHost: {admin}\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_position_that_was_given_out_can_be_acknowledged() {
+    let gateway = TestGateway::start(&[]).await;
+    for _ in 0..3 {
+        gateway.post_json("{}").await;
+    }
+    let json = "Content-Type: application/json\r\n";
+    for (headers, body, status, expect) in [
+        (json, "{\"last\":\"4\"}", 400, "no job has the position `4` yet"),
+        (json, "{\"last\":\"18446744073709551616\"}", 400, "isn't a position in this queue"),
+        (json, "{\"last\":\"+1\"}", 400, "`+1` isn't a position in this queue"),
+        (json, "{\"last\":\"\"}", 400, "`` isn't a position in this queue"),
+        (json, "{\"last\":\"$\"}", 400, "`$` isn't a position in this queue"),
+        (json, "{\"last\":2}", 422, "expected a string"),
+        (json, "{\"lats\":\"2\"}", 422, "unknown field `lats`"),
+        (json, "{", 400, "EOF"),
+        // What a page in a browser could send to this machine without being asked.
+        ("Content-Type: text/plain\r\n", "{\"last\":\"2\"}", 415, "application/json"),
+        ("", "{\"last\":\"2\"}", 415, "application/json"),
+        ("X-Forwarded-For: 192.0.2.1\r\n", "{\"last\":\"2\"}", 403, "RETRIEVE_ADMIN_TOKEN"),
+    ] {
+        let answer = exchange(gateway.admin, ack(gateway.admin, headers, body)).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.body);
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(expect), "{body}: {error}");
+    }
+    assert_eq!(gateway.jobs().await.len(), 3, "nothing was acknowledged");
+    for (last, expect) in [("2", "2"), ("2", "2"), ("1", "2"), ("0", "2"), ("3", "3")] {
+        let body = format!("{{\"last\":\"{last}\"}}");
+        let answer = exchange(gateway.admin, ack(gateway.admin, json, &body)).await;
+        assert_eq!((answer.status, &answer.json()["acknowledged"]), (200, &expect.into()), "{last}");
+    }
+    let end = get(gateway.admin, "/api/jobs").await;
+    assert_eq!((end.body.as_str(), end.header("x-retrieve-last-id")), ("", Some("3")));
+    assert_eq!(get(gateway.admin, "/api/jobs/ack").await.status, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_redis_groups_acknowledge() {
+    let redis = RedisServer::start().await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url())]).await;
+    let request = ack(gateway.admin, "Content-Type: application/json\r\n", "{\"last\":\"0-1\"}");
+    let answer = exchange(gateway.admin, request).await;
+    assert_eq!(answer.status, 409);
+    assert_eq!(
+        answer.json()["error"],
+        "jobs on Redis are acknowledged there, by their consumer groups (XACK)"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,11 @@ pub const VARIABLES: &[Variable] = &[
         "integrations with their settings, if it exists",
     ),
     secret("RETRIEVE_QUEUE", "embedded:./data", "embedded:<folder> or redis://[user:password@]host:port/db"),
+    variable(
+        "RETRIEVE_EMBEDDED_LIMIT",
+        "1GiB",
+        "jobs in the embedded queue that aren't acknowledged; then 503",
+    ),
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
     variable("RETRIEVE_DATA_DIR", "./data", "with Redis: folder of the outage journal; off: none, then 503"),
     variable("RETRIEVE_JOURNAL_LIMIT", "1GiB", "what the outage journal may hold; then 503"),

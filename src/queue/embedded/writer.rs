@@ -3,52 +3,176 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use redb::Database;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::table;
-use crate::queue::files::Files;
+use super::store::{Store, now};
+use super::table::{self, Total};
+use crate::queue::files::OpenError;
 use crate::queue::lane::{Append, Waiting, refuse};
 use crate::queue::{Health, QueueError};
 
 /// The pause between two attempts to begin a new file.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The writer: takes what is waiting, commits it, and settles it.
+/// A new file is begun when the active one holds a sixteenth of the limit, within these bounds: small enough that what
+/// is acknowledged is soon removed with its file, large enough that a file is seldom made.
+const FILE_SHARE: u64 = 16;
+const FILE_BYTES: (u64, u64) = (256 << 10, 64 << 20);
+
+type NextFile = JoinHandle<Result<(u32, Arc<Database>), OpenError>>;
+
+/// The writer.
 #[derive(Debug)]
 pub struct EmbeddedWriter {
-    pub(super) waiting: Waiting,
-    pub(super) files: Arc<Files>,
-    pub(super) last: watch::Sender<u64>,
-    pub(super) health: watch::Sender<Health>,
+    waiting: Waiting,
+    store: Arc<Store>,
+    health: watch::Sender<Health>,
+    acknowledged: watch::Receiver<u64>,
+    limit_bytes: u64,
+    /// What the active file holds.
+    active: Total,
+    /// What isn't acknowledged, in bytes.
+    backlog_bytes: u64,
+    /// The next file, made ahead on another thread: making one takes several fsyncs, which no job should wait for.
+    next: Option<NextFile>,
+}
+
+enum Event {
+    Batch(Vec<Append>),
+    Acknowledged,
+    Closed,
 }
 
 impl EmbeddedWriter {
+    pub(super) fn new(
+        waiting: Waiting,
+        store: Arc<Store>,
+        health: watch::Sender<Health>,
+        limit_bytes: u64,
+    ) -> EmbeddedWriter {
+        let mut writer = EmbeddedWriter {
+            waiting,
+            acknowledged: store.acknowledged.subscribe(),
+            active: store.active_total(),
+            backlog_bytes: store.backlog().bytes,
+            store,
+            health,
+            limit_bytes,
+            next: None,
+        };
+        writer.report_fullness();
+        writer
+    }
+
     /// Commits batches until the lane is closed and empty. Blocks its thread; `runtime` drives the waiting.
     pub fn run(mut self, runtime: &Handle) {
-        let mut number = *self.last.borrow();
-        while let Some(batch) = runtime.block_on(self.waiting.batch()) {
-            let first = number + 1;
-            number += batch.len() as u64;
-            match self.commit(&batch, first) {
-                Ok(()) => {
-                    self.last.send_replace(number);
-                    batch.into_iter().for_each(|append| append.settle(Ok(())));
+        let mut number = *self.store.last.borrow();
+        loop {
+            match runtime.block_on(self.wait()) {
+                Event::Closed => break,
+                Event::Acknowledged => {
+                    self.backlog_bytes = self.store.backlog().bytes;
+                    self.report_fullness();
                 }
-                Err(error) => {
-                    self.fail(batch, &error);
-                    if !self.recover(runtime, number + 1) {
-                        return;
+                Event::Batch(batch) if self.is_full() => refuse(batch, &QueueError::Unavailable(self.full())),
+                Event::Batch(batch) => {
+                    let first = number + 1;
+                    number += batch.len() as u64;
+                    match self.commit(&batch, first) {
+                        Ok(()) => {
+                            self.store.last.send_replace(number);
+                            batch.into_iter().for_each(|append| append.settle(Ok(())));
+                            self.report_fullness();
+                            self.rotate(runtime);
+                        }
+                        Err(error) => {
+                            self.fail(batch, &error);
+                            if !self.recover(runtime) {
+                                break;
+                            }
+                        }
                     }
                 }
             }
         }
+        // Nothing of the folder is touched once the writer has ended.
+        if let Some(next) = self.next.take() {
+            let _ = runtime.block_on(next);
+        }
     }
 
-    fn commit(&self, batch: &[Append], first: u64) -> Result<(), redb::Error> {
-        let (_, file) = self.files.active().ok_or(redb::Error::DatabaseClosed)?;
-        table::commit(&file, batch, first)
+    async fn wait(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            // The store has the sender, so this ends with a change only.
+            _ = self.acknowledged.changed() => Event::Acknowledged,
+            batch = self.waiting.batch() => batch.map_or(Event::Closed, Event::Batch),
+        }
+    }
+
+    fn commit(&mut self, batch: &[Append], first: u64) -> Result<(), redb::Error> {
+        let (_, file) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
+        let before = self.active;
+        self.active = table::commit(&file, batch, first, before, now())?;
+        self.backlog_bytes += self.active.bytes - before.bytes;
+        Ok(())
+    }
+
+    /// Jobs are refused from the limit on, so what is stored may be over it by one batch.
+    fn is_full(&self) -> bool {
+        self.backlog_bytes >= self.limit_bytes
+    }
+
+    fn full(&self) -> String {
+        format!(
+            "the embedded queue is full: jobs of {} bytes aren't acknowledged (POST /api/jobs/ack), which is \
+             RETRIEVE_EMBEDDED_LIMIT",
+            self.limit_bytes
+        )
+    }
+
+    fn report_fullness(&mut self) {
+        let health = if self.is_full() { Health::Down(self.full()) } else { Health::Up };
+        let is_new = self.health.send_if_modified(|before| {
+            let is_new = *before != health;
+            before.clone_from(&health);
+            is_new
+        });
+        match health {
+            Health::Down(why) if is_new => error!("{why}"),
+            Health::Up if is_new => info!("the embedded queue takes jobs again"),
+            _ => {}
+        }
+    }
+
+    /// Has a new file made when the active one is large enough, and goes over to it once it is there. Until then, and
+    /// if it can't be made, the active one grows on.
+    fn rotate(&mut self, runtime: &Handle) {
+        let file_bytes = (self.limit_bytes / FILE_SHARE).clamp(FILE_BYTES.0, FILE_BYTES.1);
+        if self.active.bytes < file_bytes {
+            return;
+        }
+        match self.next.take() {
+            None => {
+                let store = Arc::clone(&self.store);
+                self.next = Some(runtime.spawn_blocking(move || store.files.create(table::prepare)));
+            }
+            Some(next) if !next.is_finished() => self.next = Some(next),
+            Some(next) => match runtime.block_on(next) {
+                Ok(Ok((generation, file))) => self.begin(generation, file),
+                Ok(Err(error)) => warn!(%error, "the next file of the embedded queue can't be made yet"),
+                Err(error) => error!(%error, "the next file of the embedded queue wasn't made"),
+            },
+        }
+    }
+
+    fn begin(&mut self, generation: u32, file: Arc<Database>) {
+        self.store.files.activate(generation, file);
+        self.active = Total::default();
     }
 
     /// The batch may or may not be in the file.
@@ -59,14 +183,15 @@ impl EmbeddedWriter {
     }
 
     /// Begins a new file as soon as one can be written; refuses what comes meanwhile. False if the lane closed first.
-    fn recover(&mut self, runtime: &Handle, first: u64) -> bool {
-        self.files.retire_active();
+    fn recover(&mut self, runtime: &Handle) -> bool {
+        self.store.files.retire_active();
         loop {
-            match self.files.create(|file| table::prepare(file, first)) {
+            match self.next_file(runtime) {
                 Ok((generation, file)) => {
-                    self.files.activate(generation, file);
+                    self.begin(generation, file);
                     info!(generation, "the embedded queue takes jobs again, in a new file");
                     self.health.send_replace(Health::Up);
+                    self.report_fullness();
                     return true;
                 }
                 Err(error) => {
@@ -77,6 +202,14 @@ impl EmbeddedWriter {
             if !self.refuse_for(runtime, RETRY_PAUSE) {
                 return false;
             }
+        }
+    }
+
+    /// The file that was made ahead, or one that is made now.
+    fn next_file(&mut self, runtime: &Handle) -> Result<(u32, Arc<Database>), OpenError> {
+        match self.next.take().map(|next| runtime.block_on(next)) {
+            Some(Ok(Ok(file))) => Ok(file),
+            Some(Ok(Err(_)) | Err(_)) | None => self.store.files.create(table::prepare),
         }
     }
 

@@ -182,14 +182,12 @@ pub fn read_batches(
     limit_bytes: usize,
 ) -> Result<Vec<Batch>, JournalError> {
     let failed = |error: &dyn std::fmt::Display| JournalError::Read(error.to_string());
-    let mut opened: Vec<_> =
-        files.open_older().map_err(|error| failed(&error))?.into_iter().map(|(_, file)| file).collect();
-    opened.extend(files.active().map(|(_, file)| file));
+    let opened = files.open_all().map_err(|error| failed(&error))?;
     let mut batches = Vec::new();
     let mut bytes = 0;
     for place in place..place + len {
         let mut found = None;
-        for file in opened.iter().rev() {
+        for (_, file) in opened.iter().rev() {
             let read = || -> Result<Option<Vec<u8>>, redb::Error> {
                 let table = file.begin_read()?.open_table(BATCHES)?;
                 Ok(table.get((lane, place))?.map(|value| value.value().to_vec()))

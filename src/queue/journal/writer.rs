@@ -51,7 +51,7 @@ impl JournalWriter {
         health: watch::Sender<Health>,
         lanes: u32,
     ) -> Result<(JournalWriter, Identity, Vec<Recovered>), OpenError> {
-        let active = files.open_last_sound()?;
+        let active = files.open_last()?;
         let mut notes = match &active {
             Some((generation, file)) => {
                 Notes::read(file).map_err(|error| files.file_error(*generation, &error))?
@@ -67,9 +67,11 @@ impl JournalWriter {
             let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
             notes.epoch = notes.epoch.max(now);
         }
-        let older: Vec<_> = files.open_older()?.into_iter().map(|(_, file)| file).collect();
-        let opened: Vec<_> =
-            older.iter().cloned().chain(active.iter().map(|(_, file)| Arc::clone(file))).collect();
+        if let Some((generation, file)) = &active {
+            files.activate(*generation, Arc::clone(file));
+        }
+        let opened: Vec<_> = files.open_all()?.into_iter().map(|(_, file)| file).collect();
+        let older = &opened[..opened.len() - usize::from(active.is_some())];
         let read_error =
             |error: redb::Error| files.file_error(active.as_ref().map_or(0, |active| active.0), &error);
         let mut recovered = Vec::new();
@@ -80,7 +82,7 @@ impl JournalWriter {
             if found.jobs > 0 {
                 info!(lane, jobs = found.jobs, "the outage journal holds jobs that Redis hasn't confirmed");
             }
-            let found_older = tables::find_lane(&older, lane, &notes).map_err(read_error)?;
+            let found_older = tables::find_lane(older, lane, &notes).map_err(read_error)?;
             of_older.jobs += found_older.jobs;
             of_older.bytes += found_older.bytes;
             of_older.ends.extend(found_older.runs.last().map(|run| (lane, run.place + run.len)));
@@ -93,7 +95,6 @@ impl JournalWriter {
         match active {
             Some((generation, file)) => {
                 writer.write_identity(&file).map_err(|error| writer.files.file_error(generation, &error))?;
-                writer.files.activate(generation, file);
             }
             None => writer.begin_file()?,
         }
@@ -253,8 +254,8 @@ impl JournalWriter {
         }
         self.usage.subtract(self.older.jobs, self.older.bytes);
         self.older = Older::default();
-        let Ok(older) = self.files.open_older() else { return };
-        for (generation, _) in older {
+        let active = self.files.active().map(|(generation, _)| generation);
+        for (generation, _) in self.files.opened().into_iter().filter(|(other, _)| Some(*other) != active) {
             match self.files.remove(generation) {
                 Ok(()) => info!(generation, "an older file of the outage journal is empty and was removed"),
                 Err(error) => warn!(%error, "an older file of the outage journal can't be removed"),

@@ -1,0 +1,160 @@
+//! What the embedded queue holds: its files, the last number, and the position up to which everything is handled.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::position::PositionFile;
+use super::table::{self, Total};
+use crate::queue::files::{Files, Folder, OpenError, OpenFile};
+use crate::queue::{AcknowledgeError, Backlog, Page, ReadError};
+
+/// The files' names begin with it.
+const PREFIX: &str = "jobs";
+
+/// Numbers are never used twice. Where a damaged file took its last number with it, this many are passed over: more than
+/// any file holds.
+const PASSED_OVER: u64 = 1_000_000_000;
+
+/// The files and both ends of what is to be read.
+pub(super) struct Store {
+    pub(super) files: Files,
+    position: Mutex<PositionFile>,
+    /// Up to here everything was handled. Durable before it is seen here.
+    pub(super) acknowledged: watch::Sender<u64>,
+    /// The last number that is durable and answered for. What lies behind it isn't shown yet.
+    pub(super) last: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the files and makes the last one active; makes the first one if there is none.
+    pub(super) fn open(path: &Path, open: OpenFile) -> Result<Store, OpenError> {
+        let folder = Folder::open(path)?;
+        let failed = |source| OpenError::Folder { folder: path.to_owned(), source };
+        let (position, acknowledged) = PositionFile::open(&folder).map_err(failed)?;
+        let files = Files::find(folder, PREFIX, open)?;
+        let (generation, active) = match files.open_last()? {
+            Some(last) => last,
+            None => files.create(table::prepare)?,
+        };
+        let unreadable = |error: redb::Error| files.file_error(generation, &error);
+        let is_used = table::first_number(&active).map_err(unreadable)?.is_some();
+        files.activate(generation, active);
+        // Only a file that was never used leaves it to the older ones what the last number is.
+        let all = match files.open_all() {
+            Err(error) if !is_used => return Err(error),
+            Err(_) => files.opened(),
+            Ok(all) => all,
+        };
+        let mut last = acknowledged;
+        for (generation, file) in &all {
+            let number = table::last_number(file).map_err(|error| files.file_error(*generation, &error))?;
+            last = last.max(number);
+        }
+        if files.set_aside_count() > 0 {
+            last += PASSED_OVER;
+        }
+        let store = Store {
+            files,
+            position: Mutex::new(position),
+            acknowledged: watch::Sender::new(acknowledged),
+            last: watch::Sender::new(last),
+        };
+        store.remove_acknowledged();
+        let jobs = store.backlog().jobs;
+        info!(folder = %path.display(), last, acknowledged, jobs, "embedded queue open");
+        Ok(store)
+    }
+
+    /// What the active file holds.
+    pub(super) fn active_total(&self) -> Total {
+        let total = self.files.active().and_then(|(_, file)| table::total(&file).ok());
+        total.unwrap_or_default()
+    }
+
+    /// A page of jobs behind a position, or behind the acknowledged one if that is further.
+    pub(super) fn page(&self, after: u64, limit: usize) -> Result<Page, ReadError> {
+        let unavailable = |error: &dyn fmt::Display| ReadError::Unavailable(error.to_string());
+        let last = *self.last.borrow();
+        let after = after.max(*self.acknowledged.borrow());
+        let files = self.files.open_all().map_err(|error| unavailable(&error))?;
+        let mut page = Page { entries: Vec::new(), last: after.to_string() };
+        let mut bytes = 0;
+        for (_, file) in files {
+            table::add_jobs(&file, after, last, limit, &mut bytes, &mut page)
+                .map_err(|error| unavailable(&error))?;
+        }
+        if let Some(entry) = page.entries.last() {
+            page.last.clone_from(&entry.position);
+        }
+        Ok(page)
+    }
+
+    /// Makes a position durable as handled, and removes the files that only hold what is. Returns the position that
+    /// counts now. Blocks for an fsync.
+    pub(super) fn acknowledge(&self, position: u64) -> Result<u64, AcknowledgeError> {
+        if position > *self.last.borrow() {
+            return Err(AcknowledgeError::BeyondEnd(position.to_string()));
+        }
+        let mut file = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *self.acknowledged.borrow();
+        if position <= before {
+            return Ok(before);
+        }
+        file.write(position).map_err(|error| AcknowledgeError::Unavailable(error.to_string()))?;
+        self.acknowledged.send_replace(position);
+        self.remove_acknowledged();
+        Ok(position)
+    }
+
+    /// Removes older files in which everything is acknowledged, if the active one has taken over the numbers. What
+    /// can't be removed now is tried again with the next acknowledgement.
+    fn remove_acknowledged(&self) {
+        let acknowledged = *self.acknowledged.borrow();
+        let Some((active, file)) = self.files.active() else { return };
+        if !matches!(table::first_number(&file), Ok(Some(_))) {
+            return;
+        }
+        // One that can't be opened doesn't keep the others.
+        let files = self.files.open_all().unwrap_or_else(|_| self.files.opened());
+        for (generation, file) in files.iter().filter(|(generation, _)| *generation != active) {
+            if table::last_number(file).is_ok_and(|last| last <= acknowledged) {
+                match self.files.remove(*generation) {
+                    Ok(()) => info!(generation, "a file of the queue was removed; all of it is acknowledged"),
+                    Err(error) => warn!(%error, generation, "an acknowledged file can't be removed"),
+                }
+            }
+        }
+    }
+
+    /// What isn't acknowledged, in the files that are open.
+    pub(super) fn backlog(&self) -> Backlog {
+        let acknowledged = *self.acknowledged.borrow();
+        let mut backlog = Backlog { damaged_files: self.files.set_aside_count(), ..Backlog::default() };
+        for (_, file) in self.files.opened() {
+            // A file that can't be read now counts again when it can.
+            let Ok(rest) = table::rest(&file, acknowledged) else { continue };
+            backlog.jobs += rest.total.jobs;
+            backlog.bytes += rest.total.bytes;
+            let age = rest.since.map(|since| now().saturating_sub(since)).map(Duration::from_millis);
+            backlog.age = backlog.age.max(age.unwrap_or_default());
+        }
+        backlog
+    }
+}
+
+/// Unix milliseconds.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
