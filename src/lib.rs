@@ -36,6 +36,7 @@ pub mod memory;
 pub mod outbound;
 pub mod payload;
 pub mod queue;
+pub mod resolver;
 pub mod shutdown;
 pub mod signature;
 pub mod source;

@@ -13,6 +13,7 @@ use crate::admission::allowlist::{Allowlist, Entry};
 use crate::admission::domains;
 use crate::admission::networks::{NetworkTable, parse_network};
 use crate::ingest::listener::ConnectionLimits;
+use crate::outbound;
 use crate::signature::keys::KeyCache;
 use crate::telemetry::{self, LogConfig, LogFormat};
 
@@ -60,7 +61,7 @@ pub const VARIABLES: &[Variable] = &[
     secret("RETRIEVE_QUEUE", "embedded:./data", "embedded:<folder> or redis://[user:password@]host:port/db"),
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
     variable("RETRIEVE_DATA_DIR", "./data", "folder of the outage journal; not used in this version"),
-    variable("RETRIEVE_DNS", "", "address of the resolver that domains are looked up at; else the system's"),
+    variable("RETRIEVE_DNS", "", "address of the resolver that names are looked up at; else the system's"),
     variable("RETRIEVE_HEADER_TIMEOUT", "5s", "for a request's head, from its first byte; then 408"),
     variable("RETRIEVE_HEADER_LIMIT", "16KiB", "size of a request's head; then 431"),
     variable("RETRIEVE_BODY_TIMEOUT", "10s", "for a request's body; then 408"),
@@ -135,6 +136,7 @@ impl Reader<'_> {
             proxy_protocol: self.proxy_protocol(),
             integrations,
             keys,
+            key_scope: outbound::Scope::default(),
             queue: self.queue(),
             queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),
             connections: ConnectionLimits {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod answers;
+mod blocked;
 mod command_line;
 mod connections;
 mod domains;
@@ -17,7 +18,9 @@ mod proxy_protocol;
 mod redis;
 mod report_mode;
 mod send;
+mod sender_keys;
 mod senders;
 mod settings;
 mod support;
 mod workers;
+mod wrong_signatures;

@@ -140,3 +140,45 @@ fn the_documentation_lists_every_preset() {
     let readme = include_str!("../../README.md");
     assert!(readme.contains(&format!("one of {} presets", retrieve_gateway::source::names().count())));
 }
+
+#[test]
+fn ebays_application_is_written_whole_or_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("integrations.toml");
+    let words = |source: &str, application: &str| {
+        let toml = format!(
+            "[[integration]]\nid = \"demo\"\nsource = \"{source}\"\nsecrets = [\"env:TOKEN\"]\n\
+             public_url = \"https://hooks.example/integration/demo\"\n{application}\n"
+        );
+        std::fs::write(&path, toml).unwrap();
+        let settings = [
+            ("RETRIEVE_INTEGRATIONS_FILE", path.to_str().unwrap()),
+            ("TOKEN", "a-verification-token-of-32-bytes-or-more"),
+            ("CERT_ID", "canary-cert-id"),
+        ];
+        let problems = problems(&settings);
+        (problems.stop_the_start(), problems.to_string())
+    };
+    assert!(!words("ebay", "application = { id = \"app\", secret = \"env:CERT_ID\" }").0);
+    for (source, application, expect) in [
+        ("ebay", "", "write application = { id"),
+        ("ebay", "application = \"app\"", "write { id ="),
+        ("ebay", "application = { id = \"app\" }", "write { id ="),
+        ("ebay", "application = { id = \" \", secret = \"env:CERT_ID\" }", "write { id ="),
+        ("ebay", "application = { id = \"app\", secret = \"env:NOWHERE\" }", "NOWHERE isn't set"),
+        (
+            "ebay",
+            "application = { id = \"app\", secret = \"canary-cert-id\" }",
+            "write env:NAME or file:PATH",
+        ),
+        (
+            "ebay",
+            "application = { id = \"app\", secret = \"env:CERT_ID\", scope = \"x\" }",
+            "this key isn't known",
+        ),
+        ("shopify", "application = { id = \"app\", secret = \"env:CERT_ID\" }", "only the source `ebay`"),
+    ] {
+        let (stops, words) = words(source, application);
+        assert!(stops && words.contains(expect) && !words.contains("canary"), "{application}: {words}");
+    }
+}
