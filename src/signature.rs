@@ -15,7 +15,7 @@ mod encoding;
 pub mod fetch;
 mod fetched;
 pub(crate) mod headers;
-mod in_body;
+pub(crate) mod in_body;
 pub mod keys;
 mod mac;
 mod mercado_pago;
