@@ -17,6 +17,7 @@ mod private_plane;
 mod proxy_protocol;
 mod redis;
 mod report_mode;
+mod secrets;
 mod send;
 mod sender_keys;
 mod senders;
