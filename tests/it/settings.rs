@@ -182,3 +182,41 @@ fn ebays_application_is_written_whole_or_refused() {
         assert!(stops && words.contains(expect) && !words.contains("canary"), "{application}: {words}");
     }
 }
+
+/// What the pages about shops have a user write is read without a problem.
+#[test]
+fn the_settings_of_the_shops_pages_are_good_ones() {
+    let folder = TempDir::new().unwrap();
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fixtures/signatures/rsa_public.pem");
+    for (page, expect) in [
+        (include_str!("../../docs/shopify.md"), 1),
+        (include_str!("../../docs/woocommerce.md"), 1),
+        (include_str!("../../docs/magento.md"), 3),
+    ] {
+        let blocks: Vec<&str> =
+            page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let path = folder.path().join("integrations.toml");
+        std::fs::write(&path, blocks.concat().replace("/etc/retrieve/adobe-commerce.pem", key)).unwrap();
+        let mut settings = vec![("RETRIEVE_INTEGRATIONS_FILE", path.to_str().unwrap())];
+        for line in page.lines().filter(|line| line.contains("RETRIEVE_")) {
+            let pairs = line.split(' ').filter_map(|word| word.split_once('='));
+            settings.extend(pairs.filter(|(name, _)| name.starts_with("RETRIEVE_")));
+        }
+        let names = [
+            "SHOPIFY_WEBHOOK_SECRET",
+            "WOOCOMMERCE_WEBHOOK_SECRET",
+            "MAGENTO_WEBHOOK_SECRET",
+            "ADOBE_CLIENT_ID",
+        ];
+        settings.extend(names.map(|name| (name, "a-secret-of-some-length")));
+        let settings: BTreeMap<String, String> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (config, problems) = read(&settings);
+        let config = config.unwrap_or_else(|| panic!("{problems}"));
+        assert!(problems.to_string().is_empty(), "{problems}");
+        assert_eq!(config.integrations.len(), expect);
+        for source in page.split("--source ").skip(1).map(|rest| rest.split(' ').next().unwrap()) {
+            assert!(retrieve_gateway::source::preset(source).is_some(), "{source}");
+        }
+    }
+}
