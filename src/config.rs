@@ -20,6 +20,7 @@ use crate::admission::domains;
 use crate::admission::networks::NetworkTable;
 use crate::ingest::listener::ConnectionLimits;
 use crate::integration::Integrations;
+use crate::outbound;
 use crate::signature::keys::KeyCache;
 use crate::telemetry::LogConfig;
 
@@ -82,6 +83,8 @@ pub struct Config {
     pub integrations: Integrations,
     /// Senders' public keys, as far as they were fetched; the integrations' verifiers look into it.
     pub keys: Arc<KeyCache>,
+    /// How those keys are fetched; no setting.
+    pub key_scope: outbound::Scope,
     /// `RETRIEVE_QUEUE`.
     pub queue: Backend,
     /// `RETRIEVE_EMBEDDED_LIMIT`.

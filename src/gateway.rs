@@ -11,23 +11,24 @@ use tracing::{error, info, warn};
 
 use crate::admin::health::Readiness;
 use crate::admin::{self, AdminState};
-use crate::admission::domains::{Domains, ResolverError};
+use crate::admission::domains::Domains;
 use crate::app::{App, Apps};
 use crate::config::{Backend, Config};
+use crate::ingest::blocked;
 use crate::ingest::listener::{ConnectionLimits, Stop, serve};
 use crate::ingest::proxy_protocol::ProxyProtocol;
 use crate::ingest::service::public_service;
 use crate::ingest::{Context, listener};
 use crate::memory::MemoryBudget;
-use crate::outbound::{Client, Reach, Trust};
+use crate::outbound::Client;
 use crate::queue::Queue;
 use crate::queue::embedded::Embedded;
 use crate::queue::files::{OpenError, open_on_disk};
 use crate::queue::journal::Journal;
 use crate::queue::redis::{Outage, Redis};
+use crate::resolver::{Resolver, ResolverError};
 use crate::shutdown::{Shutdown, Workers};
 use crate::signature::fetch::{KeyFetcher, Keys};
-use crate::signature::keys::KeyCache;
 use crate::telemetry::metrics::{ConnectionMetrics, Metrics};
 
 /// Connections of the private plane: probes, a scraper, some tails.
@@ -68,7 +69,7 @@ pub enum StartError {
     /// The Redis URL can't be used.
     #[error("RETRIEVE_QUEUE: {0}")]
     Redis(redis::RedisError),
-    /// There are domain entries, and no resolver.
+    /// There are names to look up, and no resolver.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
     /// The client that fetches keys can't be made.
@@ -101,7 +102,7 @@ impl Gateway {
         let queue = open_queue(&config, &metrics, &mut workers)?;
         let public = bind("RETRIEVE_LISTEN", config.listen).await?;
         let private = bind("RETRIEVE_ADMIN_LISTEN", config.admin_listen).await?;
-        let fetch_keys = config.integrations.fetch_keys();
+        let keys = start_key_fetcher(&config, &metrics, &mut workers)?;
         let app = App {
             domains: start_domains(&config, &metrics, &mut workers)?,
             name: config.app,
@@ -114,7 +115,6 @@ impl Gateway {
             trusted: Arc::new(config.trusted_proxies.clone()),
             timeout: config.connections.header_timeout,
         });
-        let keys = start_key_fetcher(fetch_keys, config.keys, &mut workers)?;
         let context = Context {
             apps: Apps::one(app),
             trusted_proxies: config.trusted_proxies,
@@ -123,6 +123,7 @@ impl Gateway {
             memory: MemoryBudget::new(config.in_flight_limit_bytes),
             metrics,
             keys,
+            blocked: blocked::Limits::default(),
         };
         Ok(Gateway {
             public,
@@ -268,15 +269,18 @@ fn start_domains(
 
 /// Only integrations whose senders publish their keys need the worker.
 fn start_key_fetcher(
-    fetch_keys: bool,
-    cache: Arc<KeyCache>,
+    config: &Config,
+    metrics: &Metrics,
     workers: &mut Workers,
 ) -> Result<Option<Keys>, StartError> {
-    if !fetch_keys {
+    if !config.integrations.fetch_keys() {
         return Ok(None);
     }
-    let client = Client::new(Trust::PublicRoots, Reach::Public).map_err(StartError::Tls)?;
-    let (keys, fetcher) = KeyFetcher::new(cache, client, None);
+    let scope = config.key_scope.clone();
+    let resolver = Resolver::new(config.domains.resolver, None, &metrics.dns)?;
+    let client = Client::new(scope.trust, scope.reach).map_err(StartError::Tls)?.looking_up_by(resolver);
+    let ebay = config.integrations.ebay_application().cloned();
+    let (keys, fetcher) = KeyFetcher::new(Arc::clone(&config.keys), client, ebay, metrics.keys.clone());
     workers.spawn_task("key-fetcher", fetcher.run());
     Ok(Some(keys))
 }

@@ -180,7 +180,7 @@ pub fn respond(
         }
         match handshake.answer(request, settings)? {
             Some(answer) if answer.body.len() > ANSWER_LIMIT_BYTES => return Err(Refused::Challenge),
-            Some(answer) => return Ok(Some(answer)),
+            Some(answer) => return Ok(Some(HandshakeAnswer { handshake: Some(*handshake), ..answer })),
             None => {}
         }
     }

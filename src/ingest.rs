@@ -1,6 +1,7 @@
 //! The path of a webhook: [`ingest`] names every stage in order, and nothing else calls a stage.
 
 pub mod answer;
+pub mod blocked;
 pub mod body;
 pub mod client_address;
 pub mod listener;
@@ -11,6 +12,7 @@ pub mod service;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +24,7 @@ use uuid::Uuid;
 
 use crate::admission::allowlist::Proof;
 use crate::admission::networks::NetworkTable;
-use crate::admission::{self, Caller};
+use crate::admission::{self, Caller, Refusal};
 use crate::app::{App, Apps};
 use crate::handshake::{self, HandshakeAnswer, Notice, Stage};
 use crate::ingest::answer::Accepted;
@@ -55,6 +57,8 @@ pub struct Context {
     pub memory: MemoryBudget,
     /// Senders' public keys; none if no integration needs one.
     pub keys: Option<Keys>,
+    /// The bounds of looking at webhooks that the lists block.
+    pub blocked: blocked::Limits,
     /// Where outcomes are counted.
     pub metrics: Metrics,
 }
@@ -64,7 +68,7 @@ pub struct Context {
 /// # Errors
 /// The first stage that refuses it. Nothing of a refused request reaches the queue.
 pub async fn ingest(
-    context: &Context,
+    context: &Arc<Context>,
     peer: SocketAddr,
     request: Request<Incoming>,
     facts: &mut Facts,
@@ -77,9 +81,16 @@ pub async fn ingest(
     facts.client = client.0;
 
     let app = context.apps.select(&request.headers);
-    let caller = admission::admit(app, route.integration, client.0, facts.started.into_std())
-        .await
-        .map_err(|refusal| Rejection::from_admission(refusal, route.integration, client.0))?;
+    let caller = match admission::admit(app, route.integration, client.0, facts.started.into_std()).await {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            let rejection = Rejection::from_admission(refusal, route.integration, client.0);
+            if refusal == Refusal::Caller {
+                blocked::look_at(context, facts, request, body);
+            }
+            return Err(rejection);
+        }
+    };
     facts.on_no_list = caller.rule().proof == Proof::Report;
     let integration = caller.integration();
     if request.method != Method::POST {
@@ -197,9 +208,7 @@ async fn verify(
             _ => break outcome?,
         }
     };
-    // A handshake's answer is signed with the same secret, and must not pass for a webhook.
-    let is_our_own_answer = integration.handshakes().iter().any(|handshake| handshake.would_sign(body));
-    if is_our_own_answer || (caller.needs_signature() && !verified.signed()) {
+    if integration.answers_with(body) || (caller.needs_signature() && !verified.signed()) {
         return Err(Unverified::from(Reason::Mismatch).into());
     }
     Ok(verified)

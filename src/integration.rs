@@ -1,12 +1,15 @@
 //! An integration: what one webhook URL accepts, and from whom. A snapshot, immutable once the gateway runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use http::header::HeaderName;
 
 use crate::admission::allowlist::{Allowlist, Proof, Rule};
 use crate::admission::rate::RateLimit;
 use crate::handshake::HandshakeSettings;
 use crate::payload::{Limits, PayloadOptions};
 use crate::signature::Verifier;
+use crate::signature::fetch::EbayApplication;
 use crate::source::{Handshake, Preset};
 
 /// The longest id.
@@ -49,6 +52,8 @@ pub struct Integration {
     pub verifier: Verifier,
     /// Whether its verifier needs keys that come over the network.
     pub fetches_keys: bool,
+    /// The application that eBay gives its keys to.
+    pub ebay_application: Option<EbayApplication>,
     /// The sender whose facts apply.
     pub source: Option<&'static Preset>,
     /// The rule that a valid signature meets: the integration admits by signature alone, or its sender speaks for a
@@ -77,6 +82,12 @@ impl Integration {
         };
     }
 
+    /// Whether a body may be one of this gateway's own answers to a handshake. Those are signed with the same secret,
+    /// and must not pass for webhooks.
+    pub fn answers_with(&self, body: &[u8]) -> bool {
+        self.handshakes().iter().any(|handshake| handshake.would_sign(body))
+    }
+
     /// How its sender tries a URL out.
     pub fn handshakes(&self) -> &'static [Handshake] {
         self.source.map_or(&[], |source| source.handshakes)
@@ -88,6 +99,7 @@ impl Integration {
 pub struct Integrations {
     by_id: HashMap<String, Integration>,
     any: Option<Integration>,
+    signature_headers: Vec<HeaderName>,
 }
 
 impl Integrations {
@@ -105,9 +117,17 @@ impl Integrations {
         self.any = Some(integration);
     }
 
-    /// Settles which rule a valid signature meets, now that the app's list is known.
+    /// Settles which rule a valid signature meets, now that the app's list is known, and where signatures stand.
     pub fn settle_signature_rules(&mut self, app: &Allowlist) {
         self.by_id.values_mut().for_each(|integration| integration.settle_signature_rule(app));
+        let names: HashSet<_> =
+            self.iter().flat_map(|integration| integration.verifier.signature_headers()).cloned().collect();
+        self.signature_headers = names.into_iter().collect();
+    }
+
+    /// The headers in which a signature of any integration may stand; each once.
+    pub fn signature_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.signature_headers.iter()
     }
 
     /// Sets the limits of every integration's payloads.
@@ -136,6 +156,13 @@ impl Integrations {
     /// Whether any of them needs keys that come over the network.
     pub fn fetch_keys(&self) -> bool {
         self.by_id.values().any(|integration| integration.fetches_keys)
+    }
+
+    /// The application by which eBay's keys are fetched. They are the same for all applications, so of several the one
+    /// of the first id will do.
+    pub fn ebay_application(&self) -> Option<&EbayApplication> {
+        let named = self.by_id.iter().filter_map(|(id, own)| Some((id, own.ebay_application.as_ref()?)));
+        named.min_by_key(|(id, _)| *id).map(|(_, application)| application)
     }
 
     /// How many integrations have an id of their own.

@@ -37,6 +37,7 @@ pub mod memory;
 pub mod outbound;
 pub mod payload;
 pub mod queue;
+pub mod resolver;
 pub mod shutdown;
 pub mod signature;
 pub mod source;

@@ -3,6 +3,9 @@
 //! Who may be reached is decided on the address that is dialled and not on the name, and the address that was judged
 //! is the one that is dialled: a name that resolves differently a moment later gains nothing.
 //!
+//! The gateway looks names up by its own resolver, which `RETRIEVE_DNS` names; `send` by the system's, as every other
+//! program of the user's does.
+//!
 //! The roots are Mozilla's, compiled in: what is asked here are a few public hosts, and they are trusted for the same
 //! reasons on every machine, also in a container without certificates. [`Trust::Only`] is for a private authority.
 
@@ -24,6 +27,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::resolver::{self, Family, Resolver};
 
 /// How many of a name's addresses are tried.
 const ADDRESS_LIMIT: usize = 4;
@@ -48,6 +53,22 @@ pub enum Trust {
     PublicRoots,
     /// These authorities and no other.
     Only(Vec<CertificateDer<'static>>),
+}
+
+/// Whom the gateway's own client trusts and reaches. No setting changes it: a test may put a stand-in in the senders'
+/// place, an operator can't.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Whose certificates count.
+    pub trust: Trust,
+    /// Who may be reached.
+    pub reach: Reach,
+}
+
+impl Default for Scope {
+    fn default() -> Scope {
+        Scope { trust: Trust::PublicRoots, reach: Reach::Public }
+    }
 }
 
 /// The bounds of one exchange.
@@ -76,6 +97,9 @@ pub enum OutboundError {
     /// The URL isn't one that can be called.
     #[error("it isn't an http or https URL with a host")]
     Url,
+    /// The name couldn't be looked up.
+    #[error("the name can't be looked up: {0}")]
+    LookUp(String),
     /// The name has no address.
     #[error("the name has no address")]
     NoAddress,
@@ -104,6 +128,7 @@ pub enum OutboundError {
 pub struct Client {
     tls: TlsConnector,
     reach: Reach,
+    resolver: Option<Arc<Resolver>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -134,7 +159,12 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Client { tls: TlsConnector::from(Arc::new(config)), reach })
+        Ok(Client { tls: TlsConnector::from(Arc::new(config)), reach, resolver: None })
+    }
+
+    /// The same client, with names looked up by this resolver instead of the system's.
+    pub fn looking_up_by(self, resolver: Resolver) -> Client {
+        Client { resolver: Some(Arc::new(resolver)), ..self }
     }
 
     /// Sends a request to the host of its URL and reads the answer to its end, whatever its status.
@@ -183,8 +213,13 @@ impl Client {
         if let Reach::StandIn(address) = self.reach {
             return Ok(vec![address]);
         }
-        let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-        let found: Vec<SocketAddr> = found.map_err(OutboundError::Connect)?.collect();
+        let found = match &self.resolver {
+            Some(resolver) => look_up(resolver, target).await?,
+            None => {
+                let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
+                found.map_err(OutboundError::Connect)?.collect()
+            }
+        };
         if found.is_empty() {
             return Err(OutboundError::NoAddress);
         }
@@ -193,6 +228,26 @@ impl Client {
             found.into_iter().filter(|address| may_reach(address.ip())).collect();
         allowed.truncate(ADDRESS_LIMIT);
         if allowed.is_empty() { Err(OutboundError::NotPublic) } else { Ok(allowed) }
+    }
+}
+
+/// The addresses of a name, those of IPv4 first: they are the ones that every network leads to.
+async fn look_up(by: &Resolver, target: &Target) -> Result<Vec<SocketAddr>, OutboundError> {
+    if let Ok(address) = target.host.parse() {
+        return Ok(vec![SocketAddr::new(address, target.port)]);
+    }
+    let families = [Family::V4, Family::V6].map(|family| by.addresses(&target.host, family));
+    let (mut found, mut failure) = (Vec::new(), None);
+    for answer in futures_util::future::join_all(families).await {
+        match answer {
+            resolver::Answer::Found { values, .. } => found.extend(values),
+            resolver::Answer::Nothing => {}
+            resolver::Answer::Failed(error) => failure = Some(OutboundError::LookUp(error)),
+        }
+    }
+    match failure {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found.into_iter().map(|address| SocketAddr::new(address, target.port)).collect()),
     }
 }
 

@@ -15,7 +15,7 @@ mod encoding;
 pub mod fetch;
 mod fetched;
 pub(crate) mod headers;
-mod in_body;
+pub(crate) mod in_body;
 pub mod keys;
 mod mac;
 mod mercado_pago;
@@ -210,6 +210,25 @@ impl Verifier {
 }
 
 impl Verifier {
+    /// Whether a signature in a header verifies a request. Nothing of the body is parsed before it is verified, and no
+    /// key is fetched: for requests that have no right to either.
+    pub fn signs_in_header(&self, request: &SignedRequest<'_>) -> bool {
+        self.any(|kind| matches!(kind, Kind::Signed(check) if check.check(request).is_ok()))
+    }
+
+    /// The headers that [`Verifier::signs_in_header`] looks for.
+    pub fn signature_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let checks = match self {
+            Verifier::Unsigned => &[][..],
+            Verifier::Signed(checks) => &checks.0,
+        };
+        let names = checks.iter().map(|check| match &check.kind {
+            Kind::Signed(check) => check.headers(),
+            _ => &[],
+        });
+        names.flatten().map(signed::Names::signature)
+    }
+
     /// Whether a header carries this verifier's signature or credential: such a header stays out of logs and jobs,
     /// whatever it is called.
     pub fn carries(&self, header: &HeaderName) -> bool {

@@ -13,7 +13,6 @@
 mod bounded;
 mod index;
 mod own;
-mod resolver;
 mod reverse;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,14 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::index::Index;
 use self::own::{OwnAddresses, Table};
-use self::resolver::Resolver;
 use self::reverse::Reverse;
 use crate::admission::allowlist::{Allowlist, Rule};
 use crate::admission::rate::RateLimit;
+use crate::resolver::{Resolver, ResolverError};
 use crate::telemetry::metrics::DnsMetrics;
 
 pub use self::own::{OwnTimes, Worker};
-pub use self::resolver::ResolverError;
 pub use self::reverse::ReverseLimits;
 
 /// How domains are looked up.

@@ -15,6 +15,7 @@ use crate::admission::allowlist::{Allowlist, Entry};
 use crate::admission::domains;
 use crate::admission::networks::{NetworkTable, parse_network};
 use crate::ingest::listener::ConnectionLimits;
+use crate::outbound;
 use crate::payload::Limits;
 use crate::signature::keys::KeyCache;
 use crate::telemetry::{self, LogConfig, LogFormat};
@@ -77,6 +78,7 @@ impl Reader<'_> {
             proxy_protocol: self.proxy_protocol(),
             integrations,
             keys,
+            key_scope: outbound::Scope::default(),
             queue: self.queue(),
             embedded_limit_bytes: self.embedded_limit(),
             queue_timeout: self.duration("RETRIEVE_QUEUE_TIMEOUT"),

@@ -17,9 +17,10 @@ use crate::payload::media_type::MediaType;
 use crate::payload::multipart::Files;
 use crate::payload::xml::{Arrays, Root};
 use crate::payload::{Format, PayloadOptions};
+use crate::signature::fetch::EbayApplication;
 use crate::signature::keys::KeyCache;
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "id",
     "name",
     "enabled",
@@ -32,13 +33,15 @@ const KEYS: [&str; 16] = [
     "signature",
     "public_url",
     "verify_token",
+    "application",
     "content_type",
     "xml",
     "multipart",
     "dedupe",
 ];
 /// Those of [`KEYS`] that speak of the sender.
-const SOURCE_KEYS: [&str; 6] = ["source", "secrets", "admit", "signature", "public_url", "verify_token"];
+const SOURCE_KEYS: [&str; 7] =
+    ["source", "secrets", "admit", "signature", "public_url", "verify_token", "application"];
 const XML_KEYS: [&str; 8] = [
     "force_list",
     "keep_raw",
@@ -193,7 +196,11 @@ impl File<'_> {
                 let token = self.string(path, value).map(|text| read_secret(&text, self.strings));
                 source.verify_token = token.and_then(|token| self.accepted(path, value, token));
             }
-            _ => source.signature = Some(self.pairs(path, value)),
+            "application" => {
+                source.has_application = true;
+                source.application = self.application(path, value);
+            }
+            _ => source.signature = Some(self.pairs(path, value, "{ header = \"x-my-signature\", … }")),
         }
     }
 
@@ -201,13 +208,30 @@ impl File<'_> {
         result.map_err(|message| self.error(path, value.span(), message)).ok()
     }
 
-    fn pairs(&mut self, path: &str, value: &Value<'_>) -> Vec<(String, String)> {
+    fn pairs(&mut self, path: &str, value: &Value<'_>, example: &str) -> Vec<(String, String)> {
         let DeValue::Table(table) = value.get_ref() else {
-            self.error(path, value.span(), "write { header = \"x-my-signature\", … }".to_owned());
+            self.error(path, value.span(), format!("write {example}"));
             return Vec::new();
         };
         let pairs = table.iter().map(|(key, value)| (key.get_ref().to_string(), self.string(path, value)));
         pairs.filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    fn application(&mut self, path: &str, value: &Value<'_>) -> Option<EbayApplication> {
+        const EXAMPLE: &str = "{ id = \"<App ID>\", secret = \"env:NAME\" }";
+        let pairs = self.pairs(path, value, EXAMPLE);
+        for (key, _) in pairs.iter().filter(|(key, _)| !matches!(key.as_str(), "id" | "secret")) {
+            self.unknown(key, &format!("{path}.{key}"), value.span(), &["id", "secret"]);
+        }
+        let find = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, text)| text.trim());
+        let client_id = find("id").filter(|id| !id.is_empty());
+        let (Some(client_id), Some(secret)) = (client_id, find("secret")) else {
+            self.error(path, value.span(), format!("write {EXAMPLE}"));
+            return None;
+        };
+        let read = read_secret(secret, self.strings);
+        let client_secret = self.accepted(path, value, read)?;
+        Some(EbayApplication { client_id: client_id.to_owned(), client_secret })
     }
 
     fn admit(&mut self, path: &str, value: &Value<'_>) -> Policy {

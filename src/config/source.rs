@@ -9,6 +9,7 @@ use super::{Strings, secret};
 use crate::handshake::{HandshakeSettings, Needed};
 use crate::integration::{Integration, Policy};
 use crate::signature::custom::{self, Fields};
+use crate::signature::fetch::EbayApplication;
 use crate::signature::keys::KeyCache;
 use crate::signature::{Scheme, Verifier};
 use crate::source::{self, Preset};
@@ -23,6 +24,9 @@ pub(super) struct SourceSettings {
     pub(super) signature: Option<Vec<(String, String)>>,
     pub(super) public_url: Option<String>,
     pub(super) verify_token: Option<SecretString>,
+    pub(super) application: Option<EbayApplication>,
+    /// Whether an application was written at all; what is wrong with it is a problem already.
+    pub(super) has_application: bool,
     /// Whether a secret was written that couldn't be read; that is a problem already.
     pub(super) has_unreadable_secret: bool,
 }
@@ -51,10 +55,16 @@ impl SourceSettings {
         let mut problems = Vec::new();
         let base = self.preset.map_or(Scheme::None, |preset| preset.scheme);
         let scheme = self.scheme(&base, &mut problems);
-        if scheme == Scheme::Ebay {
-            let message =
-                "eBay gives its keys to registered applications alone, and none can be named in this version";
-            problems.push(("source", message.to_owned()));
+        if (scheme == Scheme::Ebay) != self.has_application {
+            let (key, message) = match scheme {
+                Scheme::Ebay => (
+                    "source",
+                    "eBay gives its keys to registered applications alone; write application = { id = \"<App ID>\", \
+                     secret = \"env:NAME\" } with the Cert ID as the secret (developer.ebay.com, Application Keys)",
+                ),
+                _ => ("application", "only the source `ebay` has use for one; remove it"),
+            };
+            problems.push((key, message.to_owned()));
         }
         if scheme.needs_public_url() && self.public_url.is_none() {
             let message =
@@ -70,6 +80,7 @@ impl SourceSettings {
         }
         integration.policy = self.policy;
         integration.source = self.preset;
+        integration.ebay_application = self.application;
         integration.payload.source = self.preset;
         integration.handshake = HandshakeSettings {
             secrets: self.secrets,

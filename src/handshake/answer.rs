@@ -7,6 +7,8 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 
+use crate::source::Handshake;
+
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -18,6 +20,7 @@ pub struct HandshakeAnswer {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) notice: Option<Notice>,
+    pub(super) handshake: Option<Handshake>,
 }
 
 impl HandshakeAnswer {
@@ -28,6 +31,7 @@ impl HandshakeAnswer {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             notice: None,
+            handshake: None,
         }
     }
 
@@ -58,6 +62,11 @@ impl HandshakeAnswer {
     pub(super) fn noting(mut self, notice: Notice) -> HandshakeAnswer {
         self.notice = Some(notice);
         self
+    }
+
+    /// Which handshake is answered.
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.handshake
     }
 
     /// The status of the answer.

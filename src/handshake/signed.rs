@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use subtle::ConstantTimeEq;
 
 use super::answer::{HandshakeAnswer, Notice};
-use super::challenge::{Refused, TOKEN, UNSIGNABLE, header};
+use super::challenge::{Refused, TOKEN, UNSIGNABLE, header, require_token};
 use super::head::hmac_sha256;
 use super::{HandshakeSettings, Outcome, Request, json};
 use crate::signature::keys::is_sns_url;
@@ -111,7 +111,8 @@ pub(super) fn sns(body: &[u8], settings: &HandshakeSettings) -> Outcome {
             if !is_sns_url(&url) {
                 return Err(Refused::Challenge);
             }
-            let is_agreed = settings.secrets.iter().any(|agreed| agreed.expose_secret() == topic);
+            let is_topic = |agreed| require_token(Some(topic.as_bytes()), Some(agreed)).is_ok();
+            let is_agreed = settings.secrets.iter().any(is_topic);
             match is_agreed {
                 true => Notice::Confirm { url },
                 false => Notice::ConfirmByHand { sender: "Amazon SNS", url },

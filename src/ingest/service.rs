@@ -52,7 +52,7 @@ pub fn public_service(
     })
 }
 
-async fn serve(context: &Context, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+async fn serve(context: &Arc<Context>, peer: SocketAddr, request: Request<Incoming>) -> Answer {
     let mut facts = Facts::new(peer);
     let outcome = {
         let ingesting = ingest(context, peer, request, &mut facts);
@@ -82,6 +82,11 @@ fn conclude(
         Err(rejection) => (rejection.code(), rejection.status()),
     };
     metrics.count_request(code, status.as_u16(), elapsed);
+    if let Ok(Accepted::Handshake(answer)) = &outcome
+        && let Some(handshake) = answer.handshake()
+    {
+        metrics.count_handshake(handshake);
+    }
     if facts.on_no_list {
         metrics.allowlist_reported.inc();
     }

@@ -1,20 +1,24 @@
 //! A stand-in for a sender's host: an HTTPS server on loopback with a certificate made for the test, which only the
-//! test's client trusts.
+//! test's client trusts. The integration tests include this file, too.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use http::header::HOST;
 use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::{ServerConfig, crypto};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::*;
+use super::{Client, Reach, Trust};
 
 /// What the stand-in was asked, and answers.
 type Handler = dyn Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync;

@@ -39,6 +39,7 @@ use self::ebay::Tokens;
 use super::keys::{DOCUMENT_LIMIT_BYTES, KeyCache, KeyHost, KeyUrl, is_sns_url};
 use crate::admission::rate::{Rate, RateLimit};
 use crate::outbound::{Bounds, Client, OutboundError};
+use crate::telemetry::metrics::{FetchOutcome, KeyMetrics};
 
 /// How long a request may wait for a key that is being fetched.
 pub const KEY_WAIT: Duration = Duration::from_millis(50);
@@ -113,6 +114,7 @@ struct Shared {
     client: Client,
     ebay: Option<Tokens>,
     arrived: watch::Sender<u64>,
+    metrics: KeyMetrics,
 }
 
 /// Why a document didn't come.
@@ -130,13 +132,29 @@ enum FetchError {
     NoKey,
 }
 
+impl FetchError {
+    fn outcome(&self) -> FetchOutcome {
+        match self {
+            FetchError::Outbound(OutboundError::Tls(_)) => FetchOutcome::Untrusted,
+            FetchError::Outbound(_) => FetchOutcome::Unreachable,
+            FetchError::Status(_) | FetchError::NoApplication | FetchError::NoToken => FetchOutcome::Refused,
+            FetchError::NoKey => FetchOutcome::NoKey,
+        }
+    }
+}
+
 impl KeyFetcher {
     /// A worker that calls by this client, and what the path sees of it. eBay gives its keys only to an application.
-    pub fn new(cache: Arc<KeyCache>, client: Client, ebay: Option<EbayApplication>) -> (Keys, KeyFetcher) {
+    pub fn new(
+        cache: Arc<KeyCache>,
+        client: Client,
+        ebay: Option<EbayApplication>,
+        metrics: KeyMetrics,
+    ) -> (Keys, KeyFetcher) {
         let (arrived, arrivals) = watch::channel(0);
         let (confirm, confirmations) = mpsc::channel(CONFIRMATION_LIMIT);
         let keys = Keys { cache: Arc::clone(&cache), arrived: arrivals, confirmations: confirm };
-        let shared = Shared { cache, client, ebay: ebay.map(Tokens::new), arrived };
+        let shared = Shared { cache, client, ebay: ebay.map(Tokens::new), arrived, metrics };
         let worker = KeyFetcher {
             shared: Arc::new(shared),
             confirmations,
@@ -187,7 +205,12 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 async fn fetch(shared: Arc<Shared>, url: KeyUrl) {
-    match shared.fetch(&url).await {
+    let fetched = shared.fetch(&url).await;
+    shared.metrics.count_fetch(
+        url.host(),
+        fetched.as_ref().map_or_else(FetchError::outcome, |()| FetchOutcome::Fetched),
+    );
+    match fetched {
         Ok(()) => {
             info!(url = url.as_str(), "a sender's public key has been fetched");
             shared.arrived.send_modify(|count| *count = count.wrapping_add(1));

@@ -42,7 +42,7 @@ impl InBodyCheck {
 }
 
 /// The reader of XML payloads, so that nothing is found here that a worker would find elsewhere.
-fn json_of_xml(body: &[u8]) -> Result<Vec<u8>, Unverified> {
+pub(crate) fn json_of_xml(body: &[u8]) -> Result<Vec<u8>, Unverified> {
     let options = XmlOptions { strip_prefixes: true, ..XmlOptions::default() };
     let text = xml::decode(body, None).map_err(|_| Reason::UnreadableBody)?;
     let json = xml::convert(&text, &options, &XmlLimits::default()).map_err(|_| Reason::UnreadableBody)?;

@@ -1,14 +1,14 @@
 //! Public keys that a request names: where they may come from, and a cache that answers at once.
 //!
 //! A verifier never waits. It asks the [`KeyCache`]; a key that isn't there is noted as wanted, and the request is
-//! answered 503, which every sender of this kind repeats. Something else (not built here) fetches:
+//! answered 503, which every sender of this kind repeats. [`super::fetch`] fetches:
 //!
 //! ```text
 //! loop { cache.wait().await; for url in cache.wanted(now) { match get(url) {
 //!     Ok(document) => cache.insert(&url, &document, now), Err(_) => cache.failed(&url, now) } } }
 //! ```
 //!
-//! What the fetcher must keep: HTTPS with the system's roots, no redirect (it would leave the pinned host), a document
+//! What the fetcher must keep: HTTPS with public roots, no redirect (it would leave the pinned host), a document
 //! of at most [`DOCUMENT_LIMIT_BYTES`], a deadline. That a key came from its sender's host by TLS is all that makes it
 //! trustworthy. For tests it may connect elsewhere: the [`KeyUrl`] stays the same.
 
@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus_client::encoding::EncodeLabelValue;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -38,7 +39,7 @@ const STALE: Duration = Duration::from_secs(23 * 3600);
 const RETRY: Duration = Duration::from_secs(30);
 
 /// Who owns the host of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum KeyHost {
     /// `static.adobeioevents.com`
     AdobeIo,

@@ -33,7 +33,7 @@ pub(super) struct SignedCheck {
 }
 
 #[derive(Debug, Clone)]
-struct Names {
+pub(super) struct Names {
     signature: HeaderName,
     timestamp: Option<HeaderName>,
     id: Option<HeaderName>,
@@ -97,6 +97,10 @@ impl SignedCheck {
 
     pub(super) fn has_keys(&self) -> bool {
         !self.keys.is_empty()
+    }
+
+    pub(super) fn headers(&self) -> &[Names] {
+        &self.headers
     }
 
     pub(super) fn carries(&self, header: &HeaderName) -> bool {
@@ -205,6 +209,10 @@ impl PublicKey {
 }
 
 impl Names {
+    pub(super) fn signature(&self) -> &HeaderName {
+        &self.signature
+    }
+
     fn new(headers: &Headers<'_>) -> Option<Names> {
         let optional = |name: Option<&str>| name.map(|name| headers::name(name).ok_or(())).transpose().ok();
         Some(Names {

@@ -16,9 +16,9 @@ pub(super) static PRESETS: [Preset; 2] = [
             pointer: "/Envelope/Body/notifications/OrganizationId",
         },
         secret: Secret::Required("the organization's id (18 characters)"),
-        event: Locator::Nowhere,
-        // XML is read by the payload's reader alone: a worker finds Notification/Id in the job.
-        delivery_id: Locator::Nowhere,
+        // The kind of record (`sf:Account`). A message of several notifications has several of both, and so neither.
+        event: Locator::Xml("/Envelope/Body/notifications/Notification/*/sObject/@type"),
+        delivery_id: Locator::Xml("/Envelope/Body/notifications/Notification/*/Id"),
         answer: Answer::SalesforceAck,
         ..PLAIN
     },
@@ -31,8 +31,9 @@ pub(super) static PRESETS: [Preset; 2] = [
             pointer: "/cXML/Header/Sender/Credential/*/SharedSecret",
         },
         secret: Secret::Required("the SharedSecret"),
+        // The name of an element below Request or Message, which a worker sees first thing.
         event: Locator::Nowhere,
-        delivery_id: Locator::Nowhere,
+        delivery_id: Locator::Xml("/cXML/@payloadID"),
         answer: Answer::Cxml,
         ..PLAIN
     },

@@ -1,10 +1,11 @@
 //! The ways in which senders try a URL out. Such a request is answered and never queued.
 
 use http::HeaderMap;
+use prometheus_client::encoding::EncodeLabelValue;
 
 /// How a sender tries a URL out. Those that answer with the secret's hash of a chosen text are oracles: who answers
 /// them must restrict that text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Handshake {
     /// WooCommerce: `POST webhook_id=<n>` without a signature, answered exactly 200 ([`is_woocommerce_ping`]).
     WooCommercePing,

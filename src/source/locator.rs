@@ -6,7 +6,7 @@ use http::HeaderMap;
 use percent_encoding::percent_decode;
 use sha2::{Digest, Sha256};
 
-use crate::signature::pointer;
+use crate::signature::{in_body, pointer};
 
 /// The longest value that is taken; a longer one names nothing.
 const VALUE_LIMIT_BYTES: usize = 1024;
@@ -20,6 +20,8 @@ pub enum Locator {
     Header(&'static [&'static str]),
     /// In the body: a JSON pointer to a string or a number.
     Body(&'static str),
+    /// In a body of XML: a pointer into the JSON that [`crate::payload::xml`] makes of it without prefixes.
+    Xml(&'static str),
     /// The SHA-256 of the body: for senders that repeat a body byte for byte and never send equal ones.
     BodyHash,
     /// In the first of these places that has it.
@@ -38,6 +40,7 @@ impl Locator {
                 value.to_str().ok().map(str::to_owned)
             }
             Locator::Body(path) => pointer::find(content, path),
+            Locator::Xml(path) => pointer::find(&in_body::json_of_xml(content).ok()?, path),
             Locator::BodyHash => Some(format!("sha256:{}", hex::encode(Sha256::digest(content)))),
             Locator::FirstOf(places) => places.iter().find_map(|place| place.locate(headers, content)),
             Locator::Joined(places) => {
@@ -84,6 +87,7 @@ mod tests {
             (Locator::Body("/event"), Some("paid")),
             (Locator::Body("/data/id"), Some("7")),
             (Locator::Body("/long"), None),
+            (Locator::Xml("/event"), None),
             (Locator::Joined(&[Locator::Body("/event"), Locator::Header(&["x-id"])]), Some("paid|1")),
             (Locator::Joined(&[Locator::Body("/event"), Locator::Header(&["x-none"])]), None),
             (Locator::FirstOf(&[Locator::Header(&["x-none"]), Locator::Body("/event")]), Some("paid")),

@@ -70,7 +70,7 @@ fn header_names_are_in_lower_case() {
         match locator {
             Locator::Header(names) => names.to_vec(),
             Locator::FirstOf(places) | Locator::Joined(places) => places.iter().flat_map(located).collect(),
-            Locator::Body(pointer) => {
+            Locator::Body(pointer) | Locator::Xml(pointer) => {
                 assert!(pointer.starts_with('/'), "{pointer}");
                 Vec::new()
             }
@@ -156,6 +156,28 @@ fn events_and_ids_stand_where_the_senders_put_them() {
             text("d"),
         ),
         ("webrun", &[], "", None, None),
+        (
+            "salesforce",
+            &[],
+            r#"<s:Envelope xmlns:s="u"><s:Body><notifications><Notification><Id>04l1</Id><sObject xsi:type="sf:Account" xmlns:xsi="i"/></Notification></notifications></s:Body></s:Envelope>"#,
+            text("sf:Account"),
+            text("04l1"),
+        ),
+        (
+            "salesforce",
+            &[],
+            "<Envelope><Body><notifications><Notification><Id>1</Id></Notification><Notification><Id>2</Id></Notification></notifications></Body></Envelope>",
+            None,
+            None,
+        ),
+        (
+            "cxml",
+            &[],
+            r#"<cXML payloadID="1233444-2001@premier.example"><Header/></cXML>"#,
+            None,
+            text("1233444-2001@premier.example"),
+        ),
+        ("cxml", &[], "<cXML", None, None),
     ] {
         assert_eq!(facts(name, headers, body), (event, id), "{name} {body}");
     }

@@ -15,6 +15,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::queue::Backlog;
+use crate::signature::keys::KeyHost;
+use crate::source::Handshake;
 
 /// From a fifth of a millisecond to ten seconds; the promise of 100 ms is a bucket of its own.
 const BUCKETS_SECONDS: [f64; 14] =
@@ -96,9 +98,53 @@ impl DnsMetrics {
     }
 }
 
+/// What became of fetching a sender's public key.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum FetchOutcome {
+    /// It is here.
+    Fetched,
+    /// No connection, or no answer in time.
+    Unreachable,
+    /// The host's certificate isn't trusted.
+    Untrusted,
+    /// Another status than 200, or no token for it.
+    Refused,
+    /// The document holds no key.
+    NoKey,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Fetch {
+    host: KeyHost,
+    outcome: FetchOutcome,
+}
+
+/// What fetching senders' public keys counts.
+#[derive(Clone, Debug, Default)]
+pub struct KeyMetrics {
+    fetches: Family<Fetch, Counter>,
+}
+
+impl KeyMetrics {
+    /// Counts one fetch.
+    pub fn count_fetch(&self, host: KeyHost, outcome: FetchOutcome) {
+        self.fetches.get_or_create(&Fetch { host, outcome }).inc();
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfKind {
+    kind: Handshake,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfIntegration {
+    integration: String,
 }
 
 /// The metrics of a process.
@@ -118,12 +164,16 @@ pub struct Metrics {
     embedded_damaged_files: Gauge<u64, AtomicU64>,
     /// Requests let in because the allowlists only report.
     pub allowlist_reported: Counter,
+    signed_but_blocked: Family<OfIntegration, Counter>,
+    handshakes: Family<OfKind, Counter>,
     /// The public plane's connections.
     pub connections: ConnectionMetrics,
-    /// The look-ups of domain entries.
+    /// The resolver's queries, and the look-ups of domain entries.
     pub dns: DnsMetrics,
     /// The queue.
     pub queue: QueueMetrics,
+    /// The fetches of senders' public keys.
+    pub keys: KeyMetrics,
 }
 
 /// What a listener counts.
@@ -182,9 +232,12 @@ impl Default for Metrics {
             embedded_age_seconds: Gauge::default(),
             embedded_damaged_files: Gauge::default(),
             allowlist_reported: Counter::default(),
+            signed_but_blocked: Family::default(),
+            handshakes: Family::default(),
             connections: ConnectionMetrics::default(),
             dns: DnsMetrics::default(),
             queue: QueueMetrics::default(),
+            keys: KeyMetrics::default(),
             registry: Registry::default(),
         };
         let build = Info::new([("version", crate::VERSION), ("commit", crate::COMMIT)]);
@@ -232,6 +285,11 @@ impl Default for Metrics {
             "Requests let in by nothing but RETRIEVE_ALLOWED_LIST_MODE=report",
             metrics.allowlist_reported.clone(),
         );
+        registry.register(
+            "signed_but_blocked",
+            "Validly signed webhooks of callers on no allowlist, as far as they were looked at",
+            metrics.signed_but_blocked.clone(),
+        );
         let connections = &metrics.connections;
         registry.register("connections_open", "Open connections", connections.open.clone());
         registry.register("connections_accepted", "Accepted connections", connections.accepted.clone());
@@ -246,6 +304,12 @@ impl Default for Metrics {
             "accept_errors",
             "Failures to accept a connection",
             connections.accept_errors.clone(),
+        );
+        registry.register("handshakes", "Answered trials of a URL by kind", metrics.handshakes.clone());
+        registry.register(
+            "key_fetches",
+            "Fetches of senders' public keys by host and outcome",
+            metrics.keys.fetches.clone(),
         );
         metrics.dns.register(&mut registry);
         metrics.queue.register(&mut registry);
@@ -284,6 +348,16 @@ impl Metrics {
         self.embedded_bytes.set(backlog.bytes);
         self.embedded_age_seconds.set(backlog.age.as_secs_f64());
         self.embedded_damaged_files.set(u64::from(backlog.damaged_files));
+    }
+
+    /// Counts an answered handshake.
+    pub fn count_handshake(&self, kind: Handshake) {
+        self.handshakes.get_or_create(&OfKind { kind }).inc();
+    }
+
+    /// Counts a validly signed webhook that the lists block. An id whose signature verifies is one of the settings'.
+    pub fn count_signed_but_blocked(&self, integration: &str) {
+        self.signed_but_blocked.get_or_create(&OfIntegration { integration: integration.to_owned() }).inc();
     }
 
     /// The text of all metrics in the OpenMetrics format, with the states that are read at this moment.

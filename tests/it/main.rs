@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 mod answers;
+mod blocked;
 mod command_line;
 mod connections;
 mod domains;
@@ -18,8 +19,11 @@ mod private_plane;
 mod proxy_protocol;
 mod redis;
 mod report_mode;
+mod secrets;
 mod send;
+mod sender_keys;
 mod senders;
 mod settings;
 mod support;
 mod workers;
+mod wrong_signatures;

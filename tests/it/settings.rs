@@ -156,3 +156,83 @@ fn the_documentation_lists_every_preset() {
     let readme = include_str!("../../README.md");
     assert!(readme.contains(&format!("one of {} presets", retrieve_gateway::source::names().count())));
 }
+
+#[test]
+fn ebays_application_is_written_whole_or_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("integrations.toml");
+    let words = |source: &str, application: &str| {
+        let toml = format!(
+            "[[integration]]\nid = \"demo\"\nsource = \"{source}\"\nsecrets = [\"env:TOKEN\"]\n\
+             public_url = \"https://hooks.example/integration/demo\"\n{application}\n"
+        );
+        std::fs::write(&path, toml).unwrap();
+        let settings = [
+            ("RETRIEVE_INTEGRATIONS_FILE", path.to_str().unwrap()),
+            ("TOKEN", "a-verification-token-of-32-bytes-or-more"),
+            ("CERT_ID", "canary-cert-id"),
+        ];
+        let problems = problems(&settings);
+        (problems.stop_the_start(), problems.to_string())
+    };
+    assert!(!words("ebay", "application = { id = \"app\", secret = \"env:CERT_ID\" }").0);
+    for (source, application, expect) in [
+        ("ebay", "", "write application = { id"),
+        ("ebay", "application = \"app\"", "write { id ="),
+        ("ebay", "application = { id = \"app\" }", "write { id ="),
+        ("ebay", "application = { id = \" \", secret = \"env:CERT_ID\" }", "write { id ="),
+        ("ebay", "application = { id = \"app\", secret = \"env:NOWHERE\" }", "NOWHERE isn't set"),
+        (
+            "ebay",
+            "application = { id = \"app\", secret = \"canary-cert-id\" }",
+            "write env:NAME or file:PATH",
+        ),
+        (
+            "ebay",
+            "application = { id = \"app\", secret = \"env:CERT_ID\", scope = \"x\" }",
+            "this key isn't known",
+        ),
+        ("shopify", "application = { id = \"app\", secret = \"env:CERT_ID\" }", "only the source `ebay`"),
+    ] {
+        let (stops, words) = words(source, application);
+        assert!(stops && words.contains(expect) && !words.contains("canary"), "{application}: {words}");
+    }
+}
+
+/// What the pages about shops have a user write is read without a problem.
+#[test]
+fn the_settings_of_the_shops_pages_are_good_ones() {
+    let folder = TempDir::new().unwrap();
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fixtures/signatures/rsa_public.pem");
+    for (page, expect) in [
+        (include_str!("../../docs/shopify.md"), 1),
+        (include_str!("../../docs/woocommerce.md"), 1),
+        (include_str!("../../docs/magento.md"), 3),
+    ] {
+        let blocks: Vec<&str> =
+            page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let path = folder.path().join("integrations.toml");
+        std::fs::write(&path, blocks.concat().replace("/etc/retrieve/adobe-commerce.pem", key)).unwrap();
+        let mut settings = vec![("RETRIEVE_INTEGRATIONS_FILE", path.to_str().unwrap())];
+        for line in page.lines().filter(|line| line.contains("RETRIEVE_")) {
+            let pairs = line.split(' ').filter_map(|word| word.split_once('='));
+            settings.extend(pairs.filter(|(name, _)| name.starts_with("RETRIEVE_")));
+        }
+        let names = [
+            "SHOPIFY_WEBHOOK_SECRET",
+            "WOOCOMMERCE_WEBHOOK_SECRET",
+            "MAGENTO_WEBHOOK_SECRET",
+            "ADOBE_CLIENT_ID",
+        ];
+        settings.extend(names.map(|name| (name, "a-secret-of-some-length")));
+        let settings: BTreeMap<String, String> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (config, problems) = read(&settings);
+        let config = config.unwrap_or_else(|| panic!("{problems}"));
+        assert!(problems.to_string().is_empty(), "{problems}");
+        assert_eq!(config.integrations.len(), expect);
+        for source in page.split("--source ").skip(1).map(|rest| rest.split(' ').next().unwrap()) {
+            assert!(retrieve_gateway::source::preset(source).is_some(), "{source}");
+        }
+    }
+}

@@ -4,7 +4,9 @@ pub mod attempts;
 pub mod client;
 pub mod fake_dns;
 pub mod gateway;
+pub mod log;
 pub mod nginx;
+pub mod outbound;
 pub mod process;
 pub mod redis_server;
 

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::is_provable;
-use super::resolver::{Answer, Family, Resolver};
 use crate::admission::allowlist::Domain;
+use crate::resolver::{Answer, Family, Resolver};
 use crate::telemetry::metrics::DnsMetrics;
 
 /// When a domain's addresses are looked up again, and how long they hold.

@@ -15,9 +15,9 @@ use tracing::debug;
 use super::bounded::Bounded;
 use super::index::{Index, host_name};
 use super::is_provable;
-use super::resolver::{Answer, Family, Resolver};
 use crate::admission::allowlist::Domain;
 use crate::admission::rate::{Rate, RateLimit};
+use crate::resolver::{Answer, Family, Resolver};
 use crate::telemetry::metrics::{DnsMetrics, QueryOutcome};
 
 /// The limits of reverse DNS.

@@ -93,6 +93,7 @@ const KNOWN: [Known; 17] = [
     },
     Known {
         name: "salesforce",
+        event: "Account",
         headers: &[("soapaction", "\"\"")],
         body: Some(concat!(
             r#"<?xml version="1.0" encoding="UTF-8"?>"#,
@@ -100,8 +101,8 @@ const KNOWN: [Known; 17] = [
             r#"<notifications xmlns="http://soap.sforce.com/2005/09/outbound">"#,
             "<OrganizationId>{secret}</OrganizationId><ActionId>04k000000000001AAA</ActionId>",
             "<Notification><Id>{id}</Id>",
-            r#"<sObject xmlns:sf="urn:sobject.enterprise.soap.sforce.com"><sf:Id>001000000000001AAA</sf:Id>"#,
-            "<sf:Name>{event}</sf:Name></sObject></Notification>",
+            r#"<sObject xmlns:sf="urn:sobject.enterprise.soap.sforce.com" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" "#,
+            r#"xsi:type="sf:{event}"><sf:Id>001000000000001AAA</sf:Id></sObject></Notification>"#,
             "</notifications></soapenv:Body></soapenv:Envelope>"
         )),
         ..XML

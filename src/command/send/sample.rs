@@ -103,7 +103,7 @@ fn header_places(locator: &Locator) -> Vec<&'static [&'static str]> {
         Locator::Header(names) => vec![names],
         Locator::FirstOf(places) => places.first().map(header_places).unwrap_or_default(),
         Locator::Joined(places) => places.iter().flat_map(header_places).collect(),
-        Locator::Nowhere | Locator::Body(_) | Locator::BodyHash => Vec::new(),
+        Locator::Nowhere | Locator::Body(_) | Locator::Xml(_) | Locator::BodyHash => Vec::new(),
     }
 }
 
@@ -112,7 +112,7 @@ fn body_places(locator: &Locator) -> Vec<&'static str> {
         Locator::Body(pointer) => vec![pointer],
         Locator::FirstOf(places) => places.first().map(body_places).unwrap_or_default(),
         Locator::Joined(places) => places.iter().flat_map(body_places).collect(),
-        Locator::Nowhere | Locator::Header(_) | Locator::BodyHash => Vec::new(),
+        Locator::Nowhere | Locator::Header(_) | Locator::Xml(_) | Locator::BodyHash => Vec::new(),
     }
 }
 

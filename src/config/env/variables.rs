@@ -50,7 +50,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
     variable("RETRIEVE_DATA_DIR", "./data", "with Redis: folder of the outage journal; off: none, then 503"),
     variable("RETRIEVE_JOURNAL_LIMIT", "1GiB", "what the outage journal may hold; then 503"),
-    variable("RETRIEVE_DNS", "", "address of the resolver that domains are looked up at; else the system's"),
+    variable("RETRIEVE_DNS", "", "address of the resolver that names are looked up at; else the system's"),
     variable("RETRIEVE_HEADER_TIMEOUT", "5s", "for a request's head, from its first byte; then 408"),
     variable("RETRIEVE_HEADER_LIMIT", "16KiB", "size of a request's head; then 431"),
     variable("RETRIEVE_BODY_TIMEOUT", "10s", "for a request's body; then 408"),

@@ -50,7 +50,7 @@ async fn running(
     handler: impl Fn(&http::Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
 ) -> Running {
     let server = StandIn::start(&HOSTS, handler).await;
-    let (keys, worker) = KeyFetcher::new(Arc::default(), server.client(), ebay);
+    let (keys, worker) = KeyFetcher::new(Arc::default(), server.client(), ebay, KeyMetrics::default());
     let worker = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(worker.run()));
     Running { keys, server, _worker: worker }
 }
@@ -224,7 +224,7 @@ async fn without_an_application_ebay_is_not_asked() {
 
 #[tokio::test]
 async fn nobody_waits_longer_than_asked() {
-    let (keys, _worker) = KeyFetcher::new(Arc::default(), client_to_nowhere(), None);
+    let (keys, _worker) = KeyFetcher::new(Arc::default(), client_to_nowhere(), None, KeyMetrics::default());
     let mut arrivals = keys.arrivals();
     assert!(!arrivals.next(Instant::now() + Duration::from_millis(5)).await);
     drop(_worker);
@@ -238,7 +238,8 @@ fn client_to_nowhere() -> Client {
 /// Whoever invents names gets a few fetches at once, and a burst of them.
 #[tokio::test]
 async fn a_flood_of_names_is_worked_off_slowly() {
-    let (_keys, mut worker) = KeyFetcher::new(Arc::default(), client_to_nowhere(), None);
+    let (_keys, mut worker) =
+        KeyFetcher::new(Arc::default(), client_to_nowhere(), None, KeyMetrics::default());
     let url = |index| KeyUrl::adobe_io(&format!("/prod/keys/{index}.pem")).unwrap();
     worker.waiting.extend((0..64).map(url));
     let mut begun = 0;
@@ -271,7 +272,8 @@ async fn a_subscription_is_confirmed_on_amazons_host_alone() {
 
 #[test]
 fn no_secret_is_shown() {
-    let (keys, worker) = KeyFetcher::new(Arc::default(), client_to_nowhere(), Some(application()));
+    let (keys, worker) =
+        KeyFetcher::new(Arc::default(), client_to_nowhere(), Some(application()), KeyMetrics::default());
     for shown in [format!("{keys:?}"), format!("{worker:?}")] {
         assert!(!shown.contains("canary"), "{shown}");
     }

@@ -1,40 +1,16 @@
 //! The log says when a domain can't be resolved, when it recovers, and when its addresses change.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use super::{quick, start};
 use crate::support::eventually;
 use crate::support::fake_dns::{FakeDns, Reply, SERVFAIL};
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::support::log::Lines;
 
 // On one thread, so that the subscriber of this thread sees all of the gateway's lines and no other test's.
 #[tokio::test]
 async fn a_domains_failure_recovery_and_change_are_logged_once() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
-    let said = |text: &str| {
-        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        lines.lines().filter(|line| line.contains(text) && line.contains("shop.example")).count()
-    };
-    let until = async |text: &str| {
-        eventually(text, || async { (said(text) > 0).then_some(()) }).await;
-    };
+    let (lines, _logging) = Lines::of_this_thread();
+    let said = |text: &str| lines.with(&[text, "shop.example"]).len();
+    let until = async |text: &str| lines.until(&[text, "shop.example"]).await;
     let dns = FakeDns::start().await;
     dns.only(Reply::Code(SERVFAIL));
     let gateway = start(&dns, "shop.example", quick).await;

@@ -39,6 +39,11 @@ impl Connection {
         let stream = TcpStream::connect(address).await.unwrap();
         // What is sent in pieces arrives in pieces.
         stream.set_nodelay(true).unwrap();
+        Connection::of(stream)
+    }
+
+    /// The other side of a connection, for a test that plays the server.
+    pub fn of(stream: TcpStream) -> Connection {
         Connection { stream, received: Vec::new() }
     }
 
@@ -104,6 +109,17 @@ impl Connection {
             }
         };
         tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no {end:?}"))
+    }
+
+    /// Reads so many bytes of text.
+    pub async fn exactly(&mut self, length: usize) -> String {
+        let reading = async {
+            while self.received.len() < length {
+                assert_ne!(self.stream.read_buf(&mut self.received).await.unwrap(), 0, "closed too early");
+            }
+            String::from_utf8(self.received.drain(..length).collect()).unwrap()
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("too few bytes")
     }
 
     /// Waits until the peer has closed the connection, and returns what else it sent.

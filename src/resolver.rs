@@ -1,4 +1,5 @@
-//! The resolver: hickory with the settings that this use needs, every query counted, and plain answers.
+//! The resolver of everything that the gateway looks up, listed domains and the hosts of senders' keys: hickory with
+//! the settings that this use needs, every query counted, and plain answers.
 //!
 //! hickory's own defaults don't fit (hickory-resolver 0.26.3, `config.rs`): 5 s per try, the search domains of
 //! resolv.conf, /etc/hosts, no 0x20 case randomisation, a cache of 8192 responses of up to 64 KiB each, two servers
@@ -40,14 +41,19 @@ const CHAIN_LIMIT: usize = 24;
 
 /// The system's resolver settings (`/etc/resolv.conf`) can't be used.
 #[derive(Debug, thiserror::Error)]
-#[error("domain entries need a resolver, and the system's can't be used ({0}); set RETRIEVE_DNS")]
+#[error("names have to be looked up, and the system's resolver can't be used ({0}); set RETRIEVE_DNS")]
 pub struct ResolverError(#[from] NetError);
 
 /// What a look-up found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer<T> {
+pub enum Answer<T> {
     /// At least one value, and how long they hold.
-    Found { values: Vec<T>, ttl: Duration },
+    Found {
+        /// The values.
+        values: Vec<T>,
+        /// How long they hold.
+        ttl: Duration,
+    },
     /// The name, or records of this type, don't exist: NXDOMAIN or no data.
     Nothing,
     /// No answer that could be relied on.
@@ -56,25 +62,31 @@ pub(super) enum Answer<T> {
 
 /// Which addresses are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub enum Family {
+    /// A records.
     V4,
+    /// AAAA records.
     V6,
 }
 
 impl Family {
-    pub(super) fn of(address: IpAddr) -> Family {
+    /// An address's.
+    pub fn of(address: IpAddr) -> Family {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 }
 
 /// Asks the resolver of `RETRIEVE_DNS`, or the system's.
-pub(super) struct Resolver {
+pub struct Resolver {
     inner: hickory_resolver::Resolver<Counted>,
 }
 
 impl Resolver {
     /// With a budget, a query waits until there is room for it.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    /// The system's settings can't be used.
+    pub fn new(
         server: Option<SocketAddr>,
         budget: Option<Arc<RateLimit>>,
         metrics: &DnsMetrics,
@@ -93,7 +105,7 @@ impl Resolver {
     }
 
     /// The names that the address's holder gave it. Their text proves nothing.
-    pub(super) async fn pointers(&self, address: IpAddr) -> Answer<Name> {
+    pub async fn pointers(&self, address: IpAddr) -> Answer<Name> {
         self.look_up(Name::from(address), RecordType::PTR, |data| match data {
             RData::PTR(name) => Some(name.0.clone()),
             _ => None,
@@ -102,7 +114,7 @@ impl Resolver {
     }
 
     /// The addresses of a host name, which is a full one with or without the trailing dot.
-    pub(super) async fn addresses(&self, host: &str, family: Family) -> Answer<IpAddr> {
+    pub async fn addresses(&self, host: &str, family: Family) -> Answer<IpAddr> {
         let mut name = match Name::from_ascii(host) {
             Ok(name) => name,
             Err(error) => return Answer::Failed(error.to_string()),
