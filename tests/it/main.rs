@@ -5,10 +5,12 @@
 mod answers;
 mod command_line;
 mod connections;
+mod corpora;
 mod domains;
 mod drain;
 mod embedded;
 mod failing_disk;
+mod hostile;
 mod http;
 mod jobs;
 mod nginx;
