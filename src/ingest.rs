@@ -26,15 +26,15 @@ use crate::admission::{self, Caller};
 use crate::app::{App, Apps};
 use crate::handshake::{self, HandshakeAnswer, Notice, Stage};
 use crate::ingest::answer::Accepted;
-use crate::ingest::body::{Bounds, ReceivedBody, receive};
+use crate::ingest::body::{Bounds, ReceivedBody, decompress, receive};
 use crate::ingest::client_address::client_address;
 use crate::ingest::rejection::Rejection;
 use crate::ingest::route::Route;
 use crate::ingest::service::Facts;
 use crate::integration::Integration;
 use crate::job::{Job, Parts};
-use crate::memory::MemoryBudget;
-use crate::payload::{Payload, PayloadError};
+use crate::memory::{MemoryBudget, Reservation};
+use crate::payload::{Payload, PayloadError, inflate};
 use crate::signature::fetch::{KEY_WAIT, Keys};
 use crate::signature::{Reason, SignedRequest, Unverified, Verified};
 use crate::source;
@@ -97,24 +97,42 @@ pub async fn ingest(
     }
 
     let verified = verify(context, &caller, &request, &bytes, facts.received_at).await?;
+    drop(bytes);
+    let verified = content(context, integration, &request, verified, &mut reservation)?;
     if verified.signed()
-        && let Some(answer) = handshake_at(Stage::Verified, integration, &request, &bytes)?
+        && let Some(answer) = handshake_at(Stage::Verified, integration, &request, verified.body())?
     {
         note(context, &answer);
         return Ok(Accepted::Handshake(answer));
     }
 
-    let job = off_the_loop(facts.body_bytes, || make_job(facts, app, route, &caller, &request, &verified))?;
-    drop((verified, bytes));
+    let length = verified.body().len();
+    let job = off_the_loop(length, || make_job(facts, app, route, &caller, &request, &verified))?;
+    drop(verified);
 
     // From here on it is the job's document that holds memory, and its headers make it larger than the body.
-    let growth = job.document.len().saturating_sub(facts.body_bytes);
+    let growth = job.document.len().saturating_sub(reservation.bytes());
     context.memory.extend(&mut reservation, growth).map_err(|_| Rejection::Overloaded)?;
     let appending = Instant::now();
     let receipt = app.queue.append(job, reservation, context.queue_timeout).await;
     context.metrics.queue_seconds.observe(appending.elapsed().as_secs_f64());
     let answer = integration.source.map_or(source::Answer::Standard, |source| source.answer);
     Ok(Accepted::Job { receipt: receipt?, answer })
+}
+
+/// A verified body without its content coding, if it has one.
+fn content(
+    context: &Context,
+    integration: &Integration,
+    request: &http::request::Parts,
+    verified: Verified,
+    reservation: &mut Reservation,
+) -> Result<Verified, Rejection> {
+    let Some(coding) = inflate::coding(&request.headers)? else { return Ok(verified) };
+    let bounds = inflate::Bounds::new(integration.body_limit_bytes, &integration.payload.limits);
+    let most_bytes = bounds.most_bytes(verified.body().len());
+    let decompress = || decompress(verified, coding, bounds, &context.memory, reservation);
+    Ok(off_the_loop(most_bytes, decompress)?)
 }
 
 /// A verified body becomes a payload, and with what is known of the request a job.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::admission::allowlist::{Allowlist, Proof, Rule};
 use crate::admission::rate::RateLimit;
 use crate::handshake::HandshakeSettings;
-use crate::payload::PayloadOptions;
+use crate::payload::{Limits, PayloadOptions};
 use crate::signature::Verifier;
 use crate::source::{Handshake, Preset};
 
@@ -108,6 +108,14 @@ impl Integrations {
     /// Settles which rule a valid signature meets, now that the app's list is known.
     pub fn settle_signature_rules(&mut self, app: &Allowlist) {
         self.by_id.values_mut().for_each(|integration| integration.settle_signature_rule(app));
+    }
+
+    /// Sets the limits of every integration's payloads.
+    pub fn set_payload_limits(&mut self, limits: Limits) {
+        self.by_id
+            .values_mut()
+            .chain(&mut self.any)
+            .for_each(|integration| integration.payload.limits = limits);
     }
 
     /// The integration of a well-formed id.

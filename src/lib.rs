@@ -11,7 +11,8 @@
 //!                                                   | receive          capped in bytes and in time           413 408 400 503
 //!                                                   | verify           raw bytes -> Verified                 401 503
 //!                                                   | handshake_at     a sender's trial of the URL -> answer   405
-//!                                                   | decode           json | xml | form -> Payload          400 415
+//!                                                   | decompress       gzip | deflate -> the content         400 413 415 503
+//!                                                   | decode           json | xml | form | text -> Payload   400 415
 //!                                                   | encode           + metadata -> Job
 //!                                                   | append  --------------------------> lane -> embedded | redis
 //!                                                   v          <---- Receipt (durable) <----'            503

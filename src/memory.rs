@@ -18,6 +18,13 @@ pub struct Reservation {
     permit: OwnedSemaphorePermit,
 }
 
+impl Reservation {
+    /// How many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.permit.num_permits()
+    }
+}
+
 /// The budget has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
@@ -65,7 +72,7 @@ mod tests {
         assert_eq!(budget.reserve(5).unwrap_err(), Exhausted);
         budget.extend(&mut first, 4).unwrap();
         assert_eq!(budget.extend(&mut first, 1), Err(Exhausted));
-        assert_eq!(budget.used_bytes(), 10);
+        assert_eq!((budget.used_bytes(), first.bytes()), (10, 10));
         drop(first);
         assert_eq!(budget.used_bytes(), 0);
         assert_eq!(budget.reserve(usize::MAX).unwrap_err(), Exhausted);

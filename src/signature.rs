@@ -129,9 +129,14 @@ pub struct Proof {
 }
 
 impl Verified {
-    /// The body as it was received.
+    /// The body: as it was received, or what [`crate::ingest::body::decompress`] made of it.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// The same proof over what the body holds once its `Content-Encoding` is undone.
+    pub(crate) fn with_content(self, content: Bytes) -> Verified {
+        Verified { body: content, ..self }
     }
 
     /// Whether a signature or credential was checked (`source.verified` of the job).

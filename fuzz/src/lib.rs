@@ -4,17 +4,23 @@
 //!
 //! Inputs are written so that a corpus can be read and made by hand: lines first, then a body.
 
+mod inflate;
+mod multipart;
 mod network;
 mod payload;
 mod settings;
 mod signature;
 
 /// Every target by its name: that of its file in `targets/` and of its folder in `corpus/`.
-pub const TARGETS: [(&str, fn(&[u8])); 15] = [
+pub const TARGETS: [(&str, fn(&[u8])); 19] = [
     ("json", payload::json),
     ("xml", payload::xml),
     ("form", payload::form),
     ("media_type", payload::media_type),
+    ("ndjson", payload::ndjson),
+    ("multipart", multipart::multipart),
+    ("text", payload::text),
+    ("inflate", inflate::inflate),
     ("payload", payload::payload),
     ("client_address", network::client_address),
     ("proxy_header", network::proxy_header),

@@ -8,7 +8,9 @@ use quick_xml::events::Event;
 use retrieve_gateway::payload::json::DEPTH_LIMIT;
 use retrieve_gateway::payload::media_type::MediaType;
 use retrieve_gateway::payload::xml::{Arrays, Root, XmlLimits, XmlOptions};
-use retrieve_gateway::payload::{Format, Payload, PayloadOptions};
+use retrieve_gateway::memory::MemoryBudget;
+use retrieve_gateway::payload::multipart::Files;
+use retrieve_gateway::payload::{Format, Limits, Payload, PayloadOptions, inflate};
 use retrieve_gateway::signature::{SignedRequest, Verified, Verifier};
 use retrieve_gateway::source;
 use serde_json::Value;
@@ -161,6 +163,35 @@ fn decode_half(text: &[u8]) -> Option<String> {
     String::from_utf8(percent_decode(&spaced).collect()).ok()
 }
 
+/// Accepted exactly if every line that isn't blank is JSON that isn't too deep, and at least one is there; their values are
+/// carried byte for byte.
+pub fn ndjson(input: &[u8]) {
+    let text = input.strip_prefix(BYTE_ORDER_MARK).unwrap_or(input);
+    let is_blank = |line: &&[u8]| line.iter().all(|byte| b" \t\r".contains(byte));
+    let values: Option<Vec<&str>> = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !is_blank(line))
+        .map(|line| serde_json::from_slice::<&RawValue>(line).ok().map(RawValue::get))
+        .map(|value| value.filter(|value| depth(value) <= DEPTH_LIMIT))
+        .collect();
+    let expect = values.filter(|values| !values.is_empty()).map(|values| format!("[{}]", values.join(",")));
+    let converted = retrieve_gateway::payload::ndjson::convert(input, &Limits::DEFAULT).ok();
+    assert_eq!(converted.as_deref(), expect.as_deref().map(str::as_bytes));
+}
+
+/// A line with a charset (it may be empty), then a text: a JSON string, which is the text itself where that is UTF-8.
+pub fn text(input: &[u8]) {
+    let (label, body) = first_line(input);
+    let Ok(label) = std::str::from_utf8(label) else { return };
+    let label = Some(label).filter(|label| !label.is_empty());
+    let Ok(json) = retrieve_gateway::payload::text::convert(body, label) else { return };
+    let value: String = serde_json::from_slice(&json).expect("a JSON string");
+    let is_utf8 = label.is_none_or(|label| label.eq_ignore_ascii_case("utf-8"));
+    if is_utf8 && let Ok(text) = std::str::from_utf8(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)) {
+        assert_eq!(value, text);
+    }
+}
+
 /// What is read of a media type reads alike once it is written by itself.
 pub fn media_type(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
@@ -188,18 +219,33 @@ pub fn payload(input: &[u8]) {
     let options = PayloadOptions {
         xml: xml_options(bits),
         drop_raw_xml: bits & 0x20 == 0,
+        files: if bits & 1 == 0 { Files::Refuse } else { Files::Base64 { limit_bytes: 1000 } },
         source: std::str::from_utf8(preset).ok().and_then(source::preset),
+        ..PayloadOptions::default()
     };
-    let verified = unsigned(body);
+    let Some(content) = content(&headers, body) else { return };
+    let verified = unsigned(&content);
     let is_xml = bits & 0x40 != 0;
     let Ok(payload) = Payload::decode(&verified, &headers, is_xml, &options) else { return };
     let value: &RawValue = serde_json::from_slice(&payload.json).expect("JSON");
     assert_eq!(value.get().len(), payload.json.len(), "white space around the value");
-    if payload.format != Format::Xml {
-        assert!(depth(value.get()) <= DEPTH_LIMIT);
-    }
+    let deepest = match payload.format {
+        Format::Xml => XmlLimits::default().json_depth,
+        Format::NdJson => DEPTH_LIMIT + 1,
+        _ => DEPTH_LIMIT,
+    };
+    assert!(depth(value.get()) <= deepest);
     assert_eq!(payload.raw.is_some(), payload.format == Format::Xml && !options.drop_raw_xml);
     assert!(!is_xml || payload.format == Format::Xml || options.source.is_some(), "{:?}", payload.format);
+}
+
+/// The body without its content coding.
+fn content(headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
+    let Some(coding) = inflate::coding(headers).ok()? else { return Some(body.to_vec()) };
+    let budget = MemoryBudget::new(4 << 20);
+    let mut held = budget.reserve(0).ok()?;
+    let bounds = inflate::Bounds::new(1 << 20, &Limits::DEFAULT);
+    inflate::inflate(coding, body, bounds, &mut |bytes| budget.extend(&mut held, bytes)).ok()
 }
 
 /// A body that needs no signature.

@@ -13,11 +13,13 @@ use super::source::{SourceSettings, find_preset, read_secret};
 use super::{Strings, parse};
 use crate::admission::rate::RateLimit;
 use crate::integration::{Integration, Integrations, Policy};
-use crate::payload::PayloadOptions;
+use crate::payload::media_type::MediaType;
+use crate::payload::multipart::Files;
 use crate::payload::xml::{Arrays, Root};
+use crate::payload::{Format, PayloadOptions};
 use crate::signature::keys::KeyCache;
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 16] = [
     "id",
     "name",
     "enabled",
@@ -30,7 +32,9 @@ const KEYS: [&str; 14] = [
     "signature",
     "public_url",
     "verify_token",
+    "content_type",
     "xml",
+    "multipart",
     "dedupe",
 ];
 /// Those of [`KEYS`] that speak of the sender.
@@ -45,6 +49,9 @@ const XML_KEYS: [&str; 8] = [
     "attribute_prefix",
     "text_key",
 ];
+
+/// The largest file of a multipart body unless the integration says otherwise.
+const FILE_LIMIT_BYTES: usize = 1 << 20;
 
 /// An integration without settings of its own.
 pub(super) fn plain(body_limit_bytes: usize) -> Integration {
@@ -150,7 +157,13 @@ impl File<'_> {
                 integration.rate = rate.map(|rate| RateLimit::new(rate, Instant::now()));
             }
             "allowed_list" => self.allowed_list(path, value, integration),
+            "content_type" => {
+                let content_type = self.string(path, value).map(|text| content_type(&text));
+                integration.payload.content_type =
+                    content_type.and_then(|content_type| self.accepted(path, value, content_type));
+            }
             "xml" => self.xml(path, value, &mut integration.payload),
+            "multipart" => integration.payload.files = self.files(path, value),
             // A setting that promises a check or a filter must not be passed over in silence.
             _ => self.error(path, value.span(), format!("`{name}` isn't built yet; remove it")),
         }
@@ -250,6 +263,39 @@ impl File<'_> {
         }
     }
 
+    fn files(&mut self, path: &str, value: &Value<'_>) -> Files {
+        let DeValue::Table(table) = value.get_ref() else {
+            let message = "write { files = \"base64\", file_limit = \"1MiB\" }";
+            self.error(path, value.span(), message.to_owned());
+            return Files::Refuse;
+        };
+        let (mut are_taken, mut limit) = (false, None);
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let path = format!("{path}.{name}");
+            match name {
+                "files" => {
+                    let choices = [("refuse", false), ("base64", true)];
+                    are_taken = self.choice(&path, value, choices).unwrap_or_default();
+                }
+                "file_limit" => limit = Some((self.parsed(&path, value, body_limit_bytes), value.span())),
+                _ => self.unknown(name, &path, key.span(), &["files", "file_limit"]),
+            }
+        }
+        match limit {
+            Some((_, span)) if !are_taken => {
+                let message = "it limits nothing unless files = \"base64\"".to_owned();
+                self.error(&format!("{path}.file_limit"), span, message);
+                Files::Refuse
+            }
+            _ if !are_taken => Files::Refuse,
+            limit => {
+                let limit_bytes = limit.and_then(|(limit, _)| limit).unwrap_or(FILE_LIMIT_BYTES);
+                Files::Base64 { limit_bytes }
+            }
+        }
+    }
+
     fn choice<T>(&mut self, path: &str, value: &Value<'_>, choices: [(&str, T); 2]) -> Option<T> {
         let text = self.string(path, value)?;
         let [(first, _), (second, _)] = &choices;
@@ -314,6 +360,18 @@ impl File<'_> {
     fn error(&mut self, path: &str, span: Range<usize>, message: String) {
         let origin = origin_at(self.text, self.name, Some(span));
         self.problems.error(path, &origin, message, None);
+    }
+}
+
+/// A content type that bodies can be read as without their own. A multipart body's own names its boundary.
+fn content_type(text: &str) -> Result<MediaType, String> {
+    let media_type = MediaType::parse(text).ok_or_else(|| format!("`{text}` isn't a content type"))?;
+    match Format::of(&media_type) {
+        Some(Format::Multipart) => {
+            Err("a multipart body can't be read without the content type that it came with".to_owned())
+        }
+        Some(_) => Ok(media_type),
+        None => Err(format!("{text} can't be turned into JSON; write application/json or text/plain")),
     }
 }
 

@@ -75,6 +75,14 @@ pub(super) fn count(text: &str) -> Result<usize, Unreadable> {
     })
 }
 
+/// A depth from 1 to 256. Deeper than that, readers of the jobs begin to fail.
+pub(super) fn depth(text: &str) -> Result<usize, Unreadable> {
+    text.parse().ok().filter(|depth| (1..=256).contains(depth)).ok_or_else(|| {
+        Unreadable::new(format!("`{text}` isn't a whole number from 1 to 256"))
+            .hint("write a number such as 64")
+    })
+}
+
 /// A rate: `100/s`, `600/m`, `1000/h`.
 pub(super) fn rate(text: &str) -> Result<Rate, Unreadable> {
     let unreadable =

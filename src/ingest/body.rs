@@ -7,6 +7,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use crate::memory::{Exhausted, MemoryBudget, Reservation};
+use crate::payload::inflate::{self, Coding, InflateError, inflate};
+use crate::signature::Verified;
 
 /// The bounds of a body.
 #[derive(Clone, Copy, Debug)]
@@ -97,4 +99,22 @@ async fn collect(
     }
     let bytes = if rest.is_empty() { first } else { rest.freeze() };
     Ok(ReceivedBody { bytes, reservation })
+}
+
+/// Undoes the content coding of a verified body, so that everything behind this stage sees what the sender meant.
+/// Signatures are over the bytes as they were received, and nobody's bytes are inflated before they are verified; so
+/// the few senders whose proof stands in the body can't compress it.
+///
+/// # Errors
+/// What is wrong with the compressed bytes, or which bound they broke. Memory is reserved as it is taken.
+pub fn decompress(
+    verified: Verified,
+    coding: Coding,
+    bounds: inflate::Bounds,
+    budget: &MemoryBudget,
+    reservation: &mut Reservation,
+) -> Result<Verified, InflateError> {
+    let mut reserve = |bytes| budget.extend(reservation, bytes);
+    let content = inflate(coding, verified.body(), bounds, &mut reserve)?;
+    Ok(verified.with_content(content.into()))
 }

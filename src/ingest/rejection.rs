@@ -16,6 +16,7 @@ use super::route::Unrouted;
 use crate::admission;
 use crate::handshake::Refused;
 use crate::payload::PayloadError;
+use crate::payload::inflate::InflateError;
 use crate::queue::QueueError;
 use crate::signature::Unverified;
 
@@ -74,6 +75,9 @@ pub enum Rejection {
     /// A handshake that must not be answered.
     #[error(transparent)]
     Handshake(#[from] Refused),
+    /// What `Content-Encoding` says can't be undone.
+    #[error(transparent)]
+    Encoding(InflateError),
     /// The payload can't become JSON.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -124,11 +128,17 @@ impl Rejection {
                 StatusCode::BAD_REQUEST
             }
             Rejection::Payload(
-                PayloadError::ContentType(_) | PayloadError::Charset(_) | PayloadError::ContentEncoding(_),
+                PayloadError::ContentType(_) | PayloadError::Charset(_) | PayloadError::File(_),
             ) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Rejection::Encoding(InflateError::Unsupported(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Rejection::Encoding(InflateError::Malformed(_)) => StatusCode::BAD_REQUEST,
+            Rejection::Encoding(InflateError::TooLarge(_) | InflateError::TooDense(_)) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Rejection::CallerUndecided(_)
             | Rejection::KeyUnavailable
             | Rejection::Overloaded
+            | Rejection::Encoding(InflateError::NoMemory)
             | Rejection::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::Bug => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -155,8 +165,11 @@ impl Rejection {
             Rejection::Payload(PayloadError::ContentType(_) | PayloadError::Charset(_)) => {
                 "unsupported_content_type"
             }
-            Rejection::Payload(PayloadError::ContentEncoding(_)) => "unsupported_content_encoding",
-            Rejection::Overloaded => "overloaded",
+            Rejection::Payload(PayloadError::File(_)) => "unsupported_file",
+            Rejection::Encoding(InflateError::Unsupported(_)) => "unsupported_content_encoding",
+            Rejection::Encoding(InflateError::Malformed(_)) => "malformed_payload",
+            Rejection::Encoding(InflateError::TooLarge(_) | InflateError::TooDense(_)) => "body_too_large",
+            Rejection::Overloaded | Rejection::Encoding(InflateError::NoMemory) => "overloaded",
             Rejection::Queue(QueueError::Unavailable(_)) => "queue_unavailable",
             Rejection::Queue(QueueError::Full) => "queue_full",
             Rejection::Queue(QueueError::Unconfirmed) => "queue_unconfirmed",
@@ -181,6 +194,7 @@ impl Rejection {
             | Rejection::BrokenBody(_)
             | Rejection::Unverified(_)
             | Rejection::Handshake(_)
+            | Rejection::Encoding(_)
             | Rejection::Payload(_)
             | Rejection::Bug => None,
         }
@@ -201,6 +215,7 @@ impl Rejection {
             | Rejection::BrokenBody(_)
             | Rejection::Unverified(_)
             | Rejection::Handshake(_)
+            | Rejection::Encoding(_)
             | Rejection::Payload(_) => Fault::Caller,
             Rejection::CallerUndecided(_)
             | Rejection::KeyUnavailable
@@ -278,5 +293,17 @@ impl From<BodyError> for Rejection {
 impl From<Unverified> for Rejection {
     fn from(unverified: Unverified) -> Self {
         if unverified.is_temporary() { Rejection::KeyUnavailable } else { Rejection::Unverified(unverified) }
+    }
+}
+
+impl From<InflateError> for Rejection {
+    fn from(error: InflateError) -> Self {
+        match error {
+            InflateError::NoMemory => Rejection::Overloaded,
+            InflateError::Unsupported(_)
+            | InflateError::Malformed(_)
+            | InflateError::TooLarge(_)
+            | InflateError::TooDense(_) => Rejection::Encoding(error),
+        }
     }
 }

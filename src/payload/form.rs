@@ -10,38 +10,90 @@ use percent_encoding::percent_decode;
 
 use super::{Format, PayloadError, Position};
 
-/// How many `key=value` pairs a form may have.
-pub const PAIR_LIMIT: usize = 10_000;
+/// How many `key=value` pairs a form may have unless the settings say otherwise.
+pub const PAIR_LIMIT: usize = super::Limits::DEFAULT.form_fields;
 
 /// Converts a form to the text of a JSON object.
 ///
 /// # Errors
 /// Names the column of a key or value that isn't UTF-8, or of the pair over the limit.
 pub fn convert(body: &[u8]) -> Result<Vec<u8>, PayloadError> {
-    let mut keys: Vec<Cow<'_, str>> = Vec::new();
-    let mut values: Vec<Vec<Cow<'_, str>>> = Vec::new();
-    let mut index_of: HashMap<Cow<'_, str>, usize> = HashMap::new();
+    convert_within(body, PAIR_LIMIT)
+}
+
+/// The same with another limit of the pairs.
+///
+/// # Errors
+/// Names the column of a key or value that isn't UTF-8, or of the pair over the limit.
+pub fn convert_within(body: &[u8], pair_limit: usize) -> Result<Vec<u8>, PayloadError> {
+    let mut object = Object::default();
     let mut column = 1;
     let mut pairs = 0;
     for pair in body.split(|byte| *byte == b'&') {
         if !pair.is_empty() {
             pairs += 1;
-            if pairs > PAIR_LIMIT {
-                return Err(malformed(&format!("it has more than {PAIR_LIMIT} pairs"), column));
+            if pairs > pair_limit {
+                return Err(malformed(&format!("it has more than {pair_limit} pairs"), column));
             }
             let (key, value) = split_pair(pair);
-            let key = decode(key, column)?;
-            let value = decode(value, column)?;
-            let index = *index_of.entry(key.clone()).or_insert_with(|| {
-                keys.push(key);
-                values.push(Vec::new());
-                keys.len() - 1
-            });
-            values[index].push(value);
+            object.add(decode(key, column)?, decode(value, column)?);
         }
         column += pair.len() + 1;
     }
-    Ok(object(&keys, &values))
+    let mut json = Vec::with_capacity(body.len() + body.len() / 2);
+    object.write(&mut json, |json, value| crate::job::write_string(json, value));
+    Ok(json)
+}
+
+/// Names with their values, in the order in which the names came first.
+#[derive(Debug)]
+pub(super) struct Object<'a, V> {
+    names: Vec<Cow<'a, str>>,
+    values: Vec<Vec<V>>,
+    index_of: HashMap<Cow<'a, str>, usize>,
+}
+
+impl<V> Default for Object<'_, V> {
+    fn default() -> Self {
+        Object { names: Vec::new(), values: Vec::new(), index_of: HashMap::new() }
+    }
+}
+
+impl<'a, V> Object<'a, V> {
+    pub(super) fn add(&mut self, name: Cow<'a, str>, value: V) {
+        let Object { names, values, index_of } = self;
+        let index = *index_of.entry(name.clone()).or_insert_with(|| {
+            names.push(name);
+            values.push(Vec::new());
+            names.len() - 1
+        });
+        values[index].push(value);
+    }
+
+    /// Writes a JSON object; several values of one name are an array.
+    pub(super) fn write(&self, json: &mut Vec<u8>, write_value: impl Fn(&mut Vec<u8>, &V)) {
+        json.push(b'{');
+        for (index, (name, values)) in self.names.iter().zip(&self.values).enumerate() {
+            if index > 0 {
+                json.push(b',');
+            }
+            crate::job::write_string(json, name);
+            json.push(b':');
+            if let [value] = values.as_slice() {
+                write_value(json, value);
+                continue;
+            }
+            json.push(b'[');
+            for (index, value) in values.iter().enumerate() {
+                if index > 0 {
+                    json.push(b',');
+                }
+                write_value(json, value);
+            }
+            json.push(b']');
+        }
+        json.push(b'}');
+    }
 }
 
 fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
@@ -66,32 +118,6 @@ fn decode(text: &[u8], column: usize) -> Result<Cow<'_, str>, PayloadError> {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| not_utf8()),
         Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| not_utf8()),
     }
-}
-
-fn object(keys: &[Cow<'_, str>], values: &[Vec<Cow<'_, str>>]) -> Vec<u8> {
-    let mut json = vec![b'{'];
-    for (index, (key, values)) in keys.iter().zip(values).enumerate() {
-        if index > 0 {
-            json.push(b',');
-        }
-        crate::job::write_string(&mut json, key);
-        json.push(b':');
-        match values.as_slice() {
-            [value] => crate::job::write_string(&mut json, value),
-            values => {
-                json.push(b'[');
-                for (index, value) in values.iter().enumerate() {
-                    if index > 0 {
-                        json.push(b',');
-                    }
-                    crate::job::write_string(&mut json, value);
-                }
-                json.push(b']');
-            }
-        }
-    }
-    json.push(b'}');
-    json
 }
 
 fn malformed(message: &str, column: usize) -> PayloadError {

@@ -10,9 +10,9 @@ mod tests;
 
 use super::{Format, PayloadError, Position, position_of};
 
-/// How deep arrays and objects may nest. Consumers stop between 64 and 512; the scanner has no stack to overflow, theirs
-/// may.
-pub const DEPTH_LIMIT: usize = 64;
+/// How deep arrays and objects may nest unless the settings say otherwise. Consumers stop between 64 and 512; the scanner has
+/// no stack to overflow, theirs may.
+pub const DEPTH_LIMIT: usize = super::Limits::DEFAULT.depth;
 
 /// Some senders write a byte order mark, which RFC 8259 (section 8.1) lets a reader ignore.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

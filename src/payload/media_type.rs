@@ -1,4 +1,4 @@
-//! `Content-Type`, as far as the gateway needs it: the essence and the charset.
+//! `Content-Type`, as far as the gateway needs it: the essence, the charset and the boundary.
 
 /// A parsed media type (RFC 9110, section 8.3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,6 +7,8 @@ pub struct MediaType {
     pub essence: String,
     /// The `charset` parameter, unquoted.
     pub charset: Option<String>,
+    /// The `boundary` parameter, unquoted; none if there are two, since nobody could say which one counts.
+    pub boundary: Option<String>,
 }
 
 impl MediaType {
@@ -19,16 +21,25 @@ impl MediaType {
         if !is_token(kind) || !is_token(subtype) {
             return None;
         }
-        let charset = parts.find_map(|part| {
-            let (name, value) = part.split_once('=')?;
-            let value = value.trim().trim_matches('"');
-            (name.trim().eq_ignore_ascii_case("charset") && !value.is_empty()).then(|| value.to_owned())
-        });
-        Some(MediaType { essence: essence.to_ascii_lowercase(), charset })
+        let (mut charset, mut boundaries) = (None, Vec::new());
+        for part in parts {
+            let Some((name, value)) = part.split_once('=') else { continue };
+            let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+            if value.is_empty() {
+                continue;
+            }
+            if name.eq_ignore_ascii_case("charset") {
+                charset.get_or_insert_with(|| value.to_owned());
+            } else if name.eq_ignore_ascii_case("boundary") {
+                boundaries.push(value.to_owned());
+            }
+        }
+        let boundary = if boundaries.len() == 1 { boundaries.pop() } else { None };
+        Some(MediaType { essence: essence.to_ascii_lowercase(), charset, boundary })
     }
 }
 
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
@@ -56,8 +67,23 @@ mod tests {
             let expect = expect.map(|(essence, charset): (&str, Option<&str>)| MediaType {
                 essence: essence.to_owned(),
                 charset: charset.map(str::to_owned),
+                boundary: None,
             });
             assert_eq!(parsed, expect, "{input}");
+        }
+    }
+
+    #[test]
+    fn one_boundary_is_found_and_two_are_none() {
+        for (input, expect) in [
+            ("multipart/form-data; boundary=----WebKitFormBoundaryx7", Some("----WebKitFormBoundaryx7")),
+            ("multipart/form-data;charset=utf-8;Boundary=\"a=b?c d\"", Some("a=b?c d")),
+            ("multipart/form-data; boundary=a; boundary=b", None),
+            ("multipart/form-data; boundary=a; boundary=a", None),
+            ("multipart/form-data; boundary=", None),
+            ("multipart/form-data", None),
+        ] {
+            assert_eq!(MediaType::parse(input).unwrap().boundary.as_deref(), expect, "{input}");
         }
     }
 }

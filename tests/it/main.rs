@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod jobs;
 mod nginx;
+mod payloads;
 mod private_plane;
 mod proxy_protocol;
 mod redis;

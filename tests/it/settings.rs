@@ -27,6 +27,10 @@ fn every_bad_value_is_named_with_a_hint() {
         ("RETRIEVE_QUEUE_TIMEOUT", "soon"),
         ("RETRIEVE_HEADER_LIMIT", "1KiB"),
         ("RETRIEVE_BODY_LIMIT", "33MiB"),
+        ("RETRIEVE_DEPTH_LIMIT", "257"),
+        ("RETRIEVE_XML_ELEMENT_LIMIT", "none"),
+        ("RETRIEVE_XML_TEXT_LIMIT", "1GiB"),
+        ("RETRIEVE_COMPRESSION_RATIO_LIMIT", "100:1"),
         ("RETRIEVE_IN_FLIGHT_LIMIT", "1MiB"),
         ("RETRIEVE_MAX_CONNECTIONS", "0"),
         ("RETRIEVE_LOG", "loud!"),
@@ -81,6 +85,18 @@ secrets = ["env:X"]
 dedupe = { by = "delivery_id" }
 allowed_list = ["203.0.113.1", "nonsense", 7]
 xml = { force_lists = ["a"], arrays = "never", keep_raw = 1 }
+multipart = { files = "keep", file_limt = "1MiB" }
+content_type = "multipart/form-data; boundary=x"
+
+[[integration]]
+id = "files"
+multipart = { file_limit = "64MiB" }
+content_type = "image/png"
+
+[[integration]]
+id = "text"
+multipart = "base64"
+content_type = "json"
 
 [server]
 port = 1
