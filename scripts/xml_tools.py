@@ -46,10 +46,16 @@ def install(command, package):
         sys.exit(f"please install {package}")
 
 
+def commit():
+    """The commit, and whether anything but the evidence differs from it."""
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "-s", "--", ".", ":!docs/evidence") else "")
+
+
 def write_section(title, text):
     """Replaces a section of docs/evidence/xml.md, with the day and the commit that it was measured on."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    section = f"## {title}\n\n{date.today()}, commit {commit.stdout.strip()}.\n\n{text.rstrip()}\n"
+    section = f"## {title}\n\n{date.today()}, commit {commit()}.\n\n{text.rstrip()}\n"
     old = EVIDENCE.read_text() if EVIDENCE.exists() else HEAD
     parts = [part.rstrip() + "\n" for part in re.split(r"(?m)^(?=## )", old)]
     others = [part for part in parts[1:] if not part.startswith(f"## {title}\n")]

@@ -155,7 +155,8 @@ pub fn form(input: &[u8]) {
             Some(first) => *first = Value::Array(vec![first.take(), Value::String(value)]),
         }
     }
-    assert_eq!(String::from_utf8(json).ok(), serde_json::to_string(&expect).ok());
+    // As values, since a control character has more than one escape. A key twice would lose what stands at the first.
+    assert_eq!(serde_json::from_slice(&json).ok(), Some(Value::Object(expect)));
 }
 
 fn decode_half(text: &[u8]) -> Option<String> {

@@ -143,7 +143,7 @@ struct Bits {
 impl Bits {
     fn push(&mut self, value: u32, width: usize) {
         for bit in 0..width {
-            if self.count % 8 == 0 {
+            if self.count.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             let last = self.bytes.len() - 1;
