@@ -9,8 +9,11 @@ mod payload;
 mod settings;
 mod signature;
 
+/// Panics if what a parser makes of an input can't be right.
+pub type Check = fn(&[u8]);
+
 /// Every target by its name: that of its file in `targets/` and of its folder in `corpus/`.
-pub const TARGETS: [(&str, fn(&[u8])); 15] = [
+pub const TARGETS: [(&str, Check); 15] = [
     ("json", payload::json),
     ("xml", payload::xml),
     ("form", payload::form),

@@ -153,7 +153,8 @@ pub fn key_url(input: &[u8]) {
     let is_sns = |host: &str| {
         host.starts_with("sns.") && (host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn"))
     };
-    let urls: [(_, &dyn Fn(&str) -> bool); 4] = [
+    type IsHost<'f> = &'f dyn Fn(&str) -> bool;
+    let urls: [(_, IsHost<'_>); 4] = [
         (KeyUrl::adobe_io(text), &|host| host == "static.adobeioevents.com"),
         (KeyUrl::paypal(text), &is_paypal),
         (KeyUrl::sns(text), &is_sns),
