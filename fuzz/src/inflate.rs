@@ -22,7 +22,11 @@ pub fn inflate(input: &[u8]) {
     };
     let result = undo(coding, stream, BOUNDS, &mut reserve);
     assert!(asked <= BOUNDS.limit_bytes + 1, "{asked} bytes asked for");
-    assert!(asked <= RATIO_FLOOR_BYTES.max(stream.len() * BOUNDS.ratio) * 2 + 1, "{asked} bytes for {}", stream.len());
+    assert!(
+        asked <= RATIO_FLOOR_BYTES.max(stream.len() * BOUNDS.ratio) * 2 + 1,
+        "{asked} bytes for {}",
+        stream.len()
+    );
     let Ok(content) = result else { return };
     assert!(content.len() <= BOUNDS.limit_bytes && content.capacity() <= asked.max(content.len()));
     if stream.is_empty() {
