@@ -163,12 +163,21 @@ fn forwarded_for(element: &str) -> Option<String> {
     let mut found = None;
     for pair in split_unquoted(element, ';').into_iter().map(str::trim).filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=')?;
-        let value = unquote(value.trim())?;
-        if name.trim().eq_ignore_ascii_case("for") && found.replace(value).is_some() {
+        let (name, value) = (name.trim(), unquote(value.trim())?);
+        if !is_token(name) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("for") && found.replace(value).is_some() {
             return None;
         }
     }
     found
+}
+
+/// A name (RFC 9110, section 5.6.2): a quote that opens in its place swallows what follows, too.
+fn is_token(text: &str) -> bool {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 /// Splits at a separator outside quoted strings (RFC 9110, section 5.6.4).

@@ -72,16 +72,16 @@ mod tests {
     #[test]
     fn the_first_bad_line_is_named() {
         for (body, expect) in [
-            (&b"{}\n\n{\"a\":}\n"[..], "expected value at line 3, column 6"),
-            (b"{}\n1 2", "trailing characters at line 2, column 3"),
-            (b"{}{}", "trailing characters at line 1, column 3"),
-            (b"{\n}", "EOF while parsing an object at line 1, column 1"),
-            (b"1\r2", "trailing characters at line 1, column 3"),
+            (&b"{}\n\n{\"a\":}\n"[..], "expected a value at line 3, column 6"),
+            (b"{}\n1 2", "expected nothing after the value at line 2, column 3"),
+            (b"{}{}", "expected nothing after the value at line 1, column 3"),
+            (b"{\n}", "it ends too early at line 1, column 2"),
+            (b"1\r2", "expected nothing after the value at line 1, column 3"),
             (b"1\n\xFF", "it isn't UTF-8 at line 2, column 1"),
-            (b"1\n\x0C\n", "expected value at line 2, column 1"),
-            (b"1\n\xEF\xBB\xBF2", "expected value at line 2, column 1"),
+            (b"1\n\x0C\n", "expected a value at line 2, column 1"),
+            (b"1\n\xEF\xBB\xBF2", "expected a value at line 2, column 1"),
             // RFC 7464.
-            (b"\x1E{}\n", "expected value at line 1, column 1"),
+            (b"\x1E{}\n", "expected a value at line 1, column 1"),
         ] {
             let expect = format!("The NDJSON body is malformed: {expect}");
             check(body, Err(&expect));

@@ -177,7 +177,7 @@ async fn a_broken_or_unknown_coding_is_refused_in_plain_words() {
     }
     // An error of the content names its place in the content.
     let answer = send(&gateway, "demo", &[("Content-Encoding", "gzip")], &gzip("{\n\"a\":}")).await;
-    refused(&answer, 400, "The JSON body is malformed: expected value at line 2, column 5");
+    refused(&answer, 400, "The JSON body is malformed: expected a value at line 2, column 5");
     assert!(gateway.jobs().await.is_empty());
 }
 

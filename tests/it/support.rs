@@ -4,6 +4,7 @@ pub mod attempts;
 pub mod client;
 pub mod fake_dns;
 pub mod gateway;
+pub mod hostile;
 pub mod log;
 pub mod nginx;
 pub mod outbound;

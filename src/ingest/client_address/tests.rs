@@ -217,6 +217,12 @@ fn forwarded_is_read_with_its_quotes() {
         // A sender's open quote must not swallow what the proxy writes behind it.
         ("for=127.0.0.1;x=\", for=203.0.113.5", Err("(for=127.0.0.1;x=\\\", for=203.0.113.5)")),
         ("for=127.0.0.1;x=\", for=\"203.0.113.5\"", Err("(for=127.0.0.1;x=\\\", for=\\\"203.0.113.5\\\")")),
+        ("for=127.0.0.1;\", for=203.0.113.5", Err("(for=127.0.0.1;\\\", for=203.0.113.5)")),
+        (
+            "for=127.0.0.1;\", for=203.0.113.5;proto=https",
+            Err("(for=127.0.0.1;\\\", for=203.0.113.5;proto=https)"),
+        ),
+        ("for=203.0.113.5;a b=c", Err("(for=203.0.113.5;a b=c)")),
         (
             "for=127.0.0.1;x=\"\\, for=\"203.0.113.5\"",
             Err("(for=127.0.0.1;x=\\\"\\\\, for=\\\"203.0.113.5\\\")"),

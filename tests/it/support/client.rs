@@ -71,8 +71,17 @@ impl Connection {
         self.try_answer().await.expect("an answer")
     }
 
+    /// The same for an answer that may take longer, because many are waiting for theirs.
+    pub async fn answer_within(&mut self, patience: Duration) -> Answer {
+        self.read_answer(patience).await.expect("an answer")
+    }
+
     /// The next answer; None if the peer closes the connection instead.
     pub async fn try_answer(&mut self) -> Option<Answer> {
+        self.read_answer(PATIENCE).await
+    }
+
+    async fn read_answer(&mut self, patience: Duration) -> Option<Answer> {
         let reading = async {
             loop {
                 if let Some((answer, length)) = parse(&self.received) {
@@ -86,7 +95,7 @@ impl Connection {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, reading)
+        tokio::time::timeout(patience, reading)
             .await
             .expect("neither an answer nor the end of the connection")
     }
