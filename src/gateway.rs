@@ -22,8 +22,8 @@ use crate::ingest::{Context, listener};
 use crate::memory::MemoryBudget;
 use crate::outbound::Client;
 use crate::queue::Queue;
-use crate::queue::embedded::Embedded;
-use crate::queue::files::{OpenError, open_on_disk};
+use crate::queue::embedded::{Embedded, Leftover};
+use crate::queue::files::{Folder, OpenError, open_on_disk};
 use crate::queue::journal::Journal;
 use crate::queue::redis::{Outage, Redis};
 use crate::resolver::{Resolver, ResolverError};
@@ -234,9 +234,13 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
             let outage = open_journal(config, workers)?;
             // A job that Redis hasn't confirmed after three quarters of the time goes to the journal.
             let settle_after = config.queue_timeout * 3 / 4;
-            let (redis, writer) = Redis::new(url, &config.app, settle_after, outage, metrics.queue.clone())
-                .map_err(StartError::Redis)?;
+            let (redis, writer, mover) =
+                Redis::new(url, &config.app, settle_after, outage, metrics.queue.clone())
+                    .map_err(StartError::Redis)?;
             workers.spawn_task("redis-writer", writer.run());
+            if let Some(mover) = mover {
+                workers.spawn_task("mover", mover.run());
+            }
             Ok(Queue::Redis(Box::new(redis)))
         }
     }
@@ -244,12 +248,14 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
 
 fn open_journal(config: &Config, workers: &mut Workers) -> Result<Option<Outage>, StartError> {
     let Some(folder) = &config.data_dir else { return Ok(None) };
+    let folder = Folder::open(folder)?;
+    let leftover = Leftover::open(&folder, open_on_disk())?;
     let (journal, writer, identity, recovered) =
         Journal::open(folder, open_on_disk(), 1, config.journal_limit_bytes)?;
     let runtime = Handle::current();
     workers.spawn_thread("journal-writer", move || writer.run(&runtime)).map_err(StartError::Thread)?;
     let recovered = recovered.into_iter().next().unwrap_or_default();
-    Ok(Some(Outage { journal, identity, recovered }))
+    Ok(Some(Outage { journal, identity, recovered, leftover }))
 }
 
 /// Without a domain on any list there is nothing to start.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use self::store::Store;
-use super::files::{OpenError, OpenFile};
+use super::files::{Folder, OpenError, OpenFile};
 use super::lane::{Lane, lane};
 use super::{AcknowledgeError, Backlog, Health, Page, ReadError, ReadRequest};
 
@@ -44,7 +44,7 @@ impl Embedded {
         open: OpenFile,
         limit_bytes: u64,
     ) -> Result<(Embedded, EmbeddedWriter), OpenError> {
-        let store = Arc::new(Store::open(folder, open)?);
+        let store = Arc::new(Store::open(Folder::open(folder)?, open)?);
         let (lane, waiting) = lane();
         let (health_sender, health) = watch::channel(Health::Up);
         let writer = EmbeddedWriter::new(waiting, Arc::clone(&store), health_sender, limit_bytes);
@@ -86,6 +86,51 @@ impl Embedded {
     pub(super) async fn backlog(&self) -> Backlog {
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.backlog()).await.unwrap_or_default()
+    }
+}
+
+/// What an embedded queue left in a folder that isn't its own any more.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    store: Arc<Store>,
+}
+
+impl Leftover {
+    /// Opens it, if there is something.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn open(folder: &Arc<Folder>, open: OpenFile) -> Result<Option<Leftover>, OpenError> {
+        if !Store::is_in(folder, Arc::clone(&open))? {
+            return Ok(None);
+        }
+        Ok(Some(Leftover { store: Arc::new(Store::open(Arc::clone(folder), open)?) }))
+    }
+
+    /// How many jobs aren't acknowledged.
+    pub async fn jobs(&self) -> u64 {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.backlog().jobs).await.unwrap_or_default()
+    }
+
+    /// A page of jobs behind a number, or behind the acknowledged one if that is further.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub async fn page(&self, after: u64, limit: usize) -> Result<Page, ReadError> {
+        let store = Arc::clone(&self.store);
+        let page = tokio::task::spawn_blocking(move || store.page(after, limit)).await;
+        page.map_err(|error| ReadError::Unavailable(error.to_string()))?
+    }
+
+    /// Up to this number everything is elsewhere.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub async fn acknowledge(&self, number: u64) -> Result<u64, AcknowledgeError> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || store.acknowledge(number)).await;
+        done.map_err(|error| AcknowledgeError::Unavailable(error.to_string()))?
     }
 }
 

@@ -46,8 +46,8 @@ pub fn open_on_disk() -> OpenFile {
 pub enum OpenError {
     /// Another process has the folder.
     #[error(
-        "another gateway is using the queue in {folder}; stop it, or give this one a folder of its own \
-         (RETRIEVE_QUEUE=embedded:./other)"
+        "another gateway is using the folder {folder}; stop it, or give this one a folder of its own \
+         (RETRIEVE_QUEUE=embedded:./other; with Redis RETRIEVE_DATA_DIR=./other)"
     )]
     InUse {
         /// The folder.
@@ -183,6 +183,12 @@ impl Files {
     /// The folder.
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// Whether there is any generation.
+    pub fn has_any(&self) -> bool {
+        let state = self.state();
+        state.active.is_some() || !state.older.is_empty()
     }
 
     /// The file that is written.

@@ -10,7 +10,6 @@ mod batch;
 mod tables;
 mod writer;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -120,18 +119,17 @@ impl Usage {
 }
 
 impl Journal {
-    /// Opens the journal of so many lanes in a folder, which is made if it is missing, and begins an epoch. It takes
-    /// jobs while it holds fewer than `limit_bytes`.
+    /// Opens the journal of so many lanes in a folder, and begins an epoch. It takes jobs while it holds fewer than `limit_bytes`.
     ///
     /// # Errors
-    /// Another gateway has the folder, or it can't be read or written.
+    /// The folder can't be read or written.
     pub fn open(
-        path: &Path,
+        folder: Arc<Folder>,
         open: OpenFile,
         lanes: u32,
         limit_bytes: u64,
     ) -> Result<(Journal, JournalWriter, Identity, Vec<Recovered>), OpenError> {
-        let files = Arc::new(Files::find(Folder::open(path)?, "journal", open)?);
+        let files = Arc::new(Files::find(folder, "journal", open)?);
         let usage = Arc::new(Usage::default());
         let (orders, receiver) = mpsc::channel(256);
         let (health_sender, health) = watch::channel(Health::Up);

@@ -6,6 +6,7 @@
 //! Redis's own settings decide what a confirmation survives.
 
 mod link;
+mod mover;
 mod read;
 mod script;
 mod writer;
@@ -17,8 +18,10 @@ use redis::{AsyncConnectionConfig, Client, RedisError};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
+pub use self::mover::Mover;
 pub use self::writer::RedisWriter;
 use super::Health;
+use super::embedded::Leftover;
 use super::journal::{Identity, Journal, Recovered};
 use super::lane::{Lane, lane};
 use crate::telemetry::queue::QueueMetrics;
@@ -84,6 +87,8 @@ pub struct Outage {
     pub identity: Identity,
     /// What wasn't confirmed before the last stop.
     pub recovered: Recovered,
+    /// What an embedded queue left in the same folder.
+    pub leftover: Option<Leftover>,
 }
 
 impl Redis {
@@ -98,14 +103,19 @@ impl Redis {
         settle_after: Duration,
         outage: Option<Outage>,
         metrics: QueueMetrics,
-    ) -> Result<(Redis, RedisWriter), RedisError> {
+    ) -> Result<(Redis, RedisWriter, Option<Mover>), RedisError> {
         let client = Client::open(url.expose_secret())?;
         let keys = Keys::of(app);
         let (lane, waiting) = lane();
         let (health_sender, health) = watch::channel(Health::Down("not connected yet".to_owned()));
         let server = Server { client: client.clone(), keys: keys.clone() };
+        let mover = outage.as_ref().and_then(|outage| {
+            let field = format!("{}.moved", outage.identity.producer.simple());
+            let leftover = outage.leftover.clone()?;
+            Some(Mover::new(leftover, server.clone(), field, health.clone(), metrics.clone()))
+        });
         let writer = RedisWriter::new(waiting, server, settle_after, outage, health_sender, metrics);
-        Ok((Redis { lane, client, keys, health }, writer))
+        Ok((Redis { lane, client, keys, health }, writer, mover))
     }
 
     pub(super) fn lane(&self) -> &Lane {

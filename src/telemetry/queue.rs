@@ -15,6 +15,8 @@ pub struct QueueMetrics {
     pub journal_bytes: Gauge<u64, AtomicU64>,
     /// Since when the journal holds jobs, in seconds.
     pub journal_age_seconds: Gauge<u64, AtomicU64>,
+    /// Jobs of the embedded queue that are still to be moved to Redis.
+    pub moving_jobs: Gauge<u64, AtomicU64>,
     /// Connections to Redis that were given up.
     pub redis_broken_connections: Counter,
     /// How often Redis had lost what it had confirmed, and it wasn't held here any more.
@@ -36,6 +38,8 @@ impl QueueMetrics {
             "Seconds since the outage journal was last empty",
             self.journal_age_seconds.clone(),
         );
+        let moving = "Jobs of the embedded queue that are still to be moved to Redis";
+        registry.register("moving_jobs", moving, self.moving_jobs.clone());
         registry.register(
             "redis_broken_connections",
             "Connections to Redis given up after an error, a refusal or a time-out",

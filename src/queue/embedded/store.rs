@@ -1,8 +1,7 @@
 //! What the embedded queue holds: its files, the last number, and the position up to which everything is handled.
 
 use std::fmt;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -38,9 +37,9 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the files and makes the last one active; makes the first one if there is none.
-    pub(super) fn open(path: &Path, open: OpenFile) -> Result<Store, OpenError> {
-        let folder = Folder::open(path)?;
-        let failed = |source| OpenError::Folder { folder: path.to_owned(), source };
+    pub(super) fn open(folder: Arc<Folder>, open: OpenFile) -> Result<Store, OpenError> {
+        let path = folder.path().to_owned();
+        let failed = |source| OpenError::Folder { folder: path.clone(), source };
         let (position, acknowledged) = PositionFile::open(&folder).map_err(failed)?;
         let files = Files::find(folder, PREFIX, open)?;
         let (generation, active) = match files.open_last()? {
@@ -74,6 +73,11 @@ impl Store {
         let jobs = store.backlog().jobs;
         info!(folder = %path.display(), last, acknowledged, jobs, "embedded queue open");
         Ok(store)
+    }
+
+    /// Whether a folder holds such files.
+    pub(super) fn is_in(folder: &Arc<Folder>, open: OpenFile) -> Result<bool, OpenError> {
+        Ok(Files::find(Arc::clone(folder), PREFIX, open)?.has_any())
     }
 
     /// What the active file holds.

@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
 use super::Keys;
+use crate::queue::Entry;
 use crate::queue::journal::Document;
 use crate::queue::producer::{Epoch, Marker, Position};
 
@@ -28,6 +29,7 @@ macro_rules! script {
 static APPEND: Script = script!("append.lua");
 static FENCE: Script = script!("fence.lua");
 static PROBE: Script = script!("probe.lua");
+static MOVE: Script = script!("move.lua");
 
 impl Script {
     fn call(&self, keys: usize) -> Cmd {
@@ -40,7 +42,7 @@ impl Script {
 /// Loads the scripts: a server that restarted or was flushed doesn't know them.
 pub fn load() -> Pipeline {
     let mut pipeline = Pipeline::new();
-    for script in [&APPEND, &FENCE, &PROBE] {
+    for script in [&APPEND, &FENCE, &PROBE, &MOVE] {
         pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
     }
     pipeline
@@ -182,6 +184,16 @@ pub fn probe(keys: &Keys) -> Cmd {
     let mut command = PROBE.call(4);
     command.arg(&keys.probe).arg(&keys.producers).arg(keys.seen("probe")).arg(&keys.stream);
     command.arg(now_seconds());
+    command
+}
+
+/// Moves jobs of the embedded queue, if the server is at that number. It answers with the number that it is at then.
+pub fn move_jobs(keys: &Keys, field: &str, at: u64, last: u64, jobs: &[Entry]) -> Cmd {
+    let mut command = MOVE.call(2);
+    command.arg(&keys.stream).arg(&keys.producers).arg(field).arg(at).arg(last);
+    for job in jobs {
+        command.arg(job.document.as_ref());
+    }
     command
 }
 
