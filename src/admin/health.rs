@@ -34,10 +34,11 @@ impl Readiness {
     }
 }
 
-/// The first app whose queue takes no jobs, and why.
-pub(super) fn queue_health(context: &Context) -> Result<(), String> {
-    context.apps.iter().try_for_each(|app| match &*app.queue.health().borrow() {
-        Health::Up | Health::Journaling(_) => Ok(()),
+/// The first app whose queue takes no jobs, and why; or else what there is to say of one that does.
+pub(super) fn queue_health(context: &Context) -> Result<Option<String>, String> {
+    context.apps.iter().try_fold(None, |note, app| match &*app.queue.health().borrow() {
+        Health::Up => Ok(note),
+        Health::Journaling(why) => Ok(Some(format!("jobs go to the outage journal: {why}"))),
         Health::Down(why) => Err(why.clone()),
     })
 }
@@ -47,14 +48,16 @@ pub(super) async fn live() -> impl IntoResponse {
 }
 
 pub(super) async fn ready(State(state): State<AdminState>) -> impl IntoResponse {
-    let probes = [("listener", state.readiness.listener()), ("queue", queue_health(&state.context))];
+    let listener = state.readiness.listener().map(|()| None);
+    let probes = [("listener", listener), ("queue", queue_health(&state.context))];
     let ready = probes.iter().all(|(_, result)| result.is_ok());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let probes: serde_json::Map<String, serde_json::Value> = probes
         .into_iter()
         .map(|(name, result)| {
             let probe = match result {
-                Ok(()) => json!({ "ready": true }),
+                Ok(None) => json!({ "ready": true }),
+                Ok(Some(note)) => json!({ "ready": true, "note": note }),
                 Err(why) => json!({ "ready": false, "why": why }),
             };
             (name.to_owned(), probe)

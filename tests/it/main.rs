@@ -16,6 +16,7 @@ mod http;
 mod job_schema;
 mod jobs;
 mod nginx;
+mod outage;
 mod payloads;
 mod private_plane;
 mod proxy_protocol;

@@ -536,6 +536,7 @@ impl RedisWriter {
             (None, _) if !self.producer.has_backlog() => Health::Up,
             (None, None) => Health::Up,
             (Some(why), None) => Health::Down(why.clone()),
+            (Some(why), _) if matches!(self.link, Link::Fenced) => Health::Down(why.clone()),
             (why, Some(Health::Up)) => Health::Journaling(
                 why.clone().unwrap_or_else(|| "Redis is back; the journal is being sent to it".to_owned()),
             ),
