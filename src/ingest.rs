@@ -33,8 +33,9 @@ use crate::ingest::client_address::client_address;
 use crate::ingest::rejection::Rejection;
 use crate::ingest::route::Route;
 use crate::ingest::service::Facts;
+use crate::integration::DedupeBy;
 use crate::integration::Integration;
-use crate::job::{Job, Parts};
+use crate::job::{Dedupe, Job, Parts};
 use crate::memory::{MemoryBudget, Reservation};
 use crate::payload::{Payload, PayloadError, inflate};
 use crate::signature::fetch::{KEY_WAIT, Keys};
@@ -159,7 +160,14 @@ fn make_job(
     let payload = Payload::decode(verified, &request.headers, route.is_xml, &integration.payload)?;
     let source = integration.source;
     let labels = source.map(|source| source.labels(&request.headers, verified)).unwrap_or_default();
-    Ok(Job::encode(&Parts {
+    let repeats = integration.dedupe.and_then(|dedupe| {
+        let of = match dedupe.by {
+            DedupeBy::DeliveryId => labels.delivery_id.as_deref()?.as_bytes(),
+            DedupeBy::Body => verified.body(),
+        };
+        Some(Dedupe::new(route.integration, of, dedupe.within))
+    });
+    let job = Job::encode(&Parts {
         id: facts.id,
         app: &app.name,
         integration: route.integration,
@@ -173,7 +181,8 @@ fn make_job(
         verified: verified.signed(),
         request,
         payload: &payload,
-    }))
+    });
+    Ok(Job { dedupe: repeats, ..job })
 }
 
 /// The raw bytes of a body become a [`Verified`] one, or the request ends here.

@@ -1,6 +1,7 @@
 //! An integration: what one webhook URL accepts, and from whom. A snapshot, immutable once the gateway runs.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use http::header::HeaderName;
 
@@ -31,6 +32,24 @@ pub enum Policy {
     Signature,
     /// Callers on a list whose signature is valid; without a secret the gateway doesn't start.
     AllowlistAndSignature,
+}
+
+/// How repeats of a delivery are known, and for how long: `dedupe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dedupe {
+    /// What repeats have in common.
+    pub by: DedupeBy,
+    /// From the first one on.
+    pub within: Duration,
+}
+
+/// What repeats of a delivery have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DedupeBy {
+    /// The sender's number of the delivery; a delivery without one is never a repeat.
+    DeliveryId,
+    /// The body, byte for byte.
+    Body,
 }
 
 /// One integration's settings.
@@ -65,6 +84,8 @@ pub struct Integration {
     pub public_url: Option<String>,
     /// How its payloads become JSON.
     pub payload: PayloadOptions,
+    /// Whether repeats are dropped.
+    pub dedupe: Option<Dedupe>,
 }
 
 impl Integration {

@@ -1,11 +1,13 @@
 //! The job: the versioned JSON document that a worker reads (version 1). Its bytes are pinned by a snapshot.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::admission::allowlist::Rule;
@@ -22,6 +24,26 @@ pub struct Job {
     pub id: Uuid,
     /// The JSON document.
     pub document: Bytes,
+    /// How repeats of it are known, where they are dropped.
+    pub dedupe: Option<Dedupe>,
+}
+
+/// How repeats of a job are known: the queue appends one job for each key within that time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dedupe {
+    /// What all repeats have in common, within one app.
+    pub key: String,
+    /// From the first one on.
+    pub within: Duration,
+}
+
+impl Dedupe {
+    /// The key of something that a sender wrote, of any length and content.
+    pub fn new(integration: &str, of: &[u8], within: Duration) -> Dedupe {
+        const HASH_BYTES: usize = 16;
+        let hash = Sha256::digest(of);
+        Dedupe { key: format!("{integration}:{}", hex::encode(&hash[..HASH_BYTES])), within }
+    }
 }
 
 /// What a job is made of.
@@ -75,7 +97,7 @@ impl Job {
         push(&mut out, ",\"data\":");
         write_data(&mut out, parts.payload);
         out.push(b'}');
-        Job { id: parts.id, document: out.into() }
+        Job { id: parts.id, document: out.into(), dedupe: None }
     }
 }
 

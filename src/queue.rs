@@ -24,8 +24,10 @@ use crate::queue::redis::Redis;
 /// Proof that a job is durable.
 #[derive(Debug)]
 pub struct Receipt {
-    /// The job.
+    /// The job; of a repeat the first one's.
     pub job: Uuid,
+    /// Whether the job was a repeat of an earlier one, and so isn't stored again.
+    pub is_repeat: bool,
 }
 
 /// Why a job has no receipt.

@@ -143,6 +143,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 impl Preset {
+    /// Whether its deliveries have a number that all repeats share.
+    pub fn names_deliveries(&self) -> bool {
+        !matches!(self.delivery_id, Locator::Nowhere)
+    }
+
     /// What the sender says of the delivery. The body is unwrapped once for both facts.
     pub fn labels(&self, headers: &HeaderMap, body: &Verified) -> Labels {
         let content = self.content(body);

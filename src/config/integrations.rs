@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,7 +12,7 @@ use super::problems::Problems;
 use super::source::{SourceSettings, find_preset, read_secret};
 use super::{Strings, parse};
 use crate::admission::rate::RateLimit;
-use crate::integration::{Integration, Integrations, Policy};
+use crate::integration::{Dedupe, DedupeBy, Integration, Integrations, Policy};
 use crate::payload::media_type::MediaType;
 use crate::payload::multipart::Files;
 use crate::payload::xml::{Arrays, Root};
@@ -55,6 +55,24 @@ const XML_KEYS: [&str; 8] = [
 
 /// The largest file of a multipart body unless the integration says otherwise.
 const FILE_LIMIT_BYTES: usize = 1 << 20;
+
+/// For how long repeats are known unless the integration says otherwise: longer than any sender tries.
+const DEDUPE_WITHIN: Duration = Duration::from_secs(72 * 60 * 60);
+
+/// What is wrong with dropping repeats by a number that the sender doesn't give.
+fn without_delivery_id(integration: &Integration) -> Option<String> {
+    let dedupe = integration.dedupe.filter(|dedupe| dedupe.by == DedupeBy::DeliveryId)?;
+    match integration.source {
+        Some(source) if source.names_deliveries() => None,
+        Some(source) => {
+            Some(format!("the source {} numbers no deliveries; write by = \"body\"", source.name))
+        }
+        None => Some(format!(
+            "without a source no delivery has an id; write by = \"body\", within {:?}",
+            dedupe.within
+        )),
+    }
+}
 
 /// An integration without settings of its own.
 pub(super) fn plain(body_limit_bytes: usize) -> Integration {
@@ -137,6 +155,11 @@ impl File<'_> {
                 .map_or(entry.span(), |(name, _)| name.span());
             self.error(&format!("{path}.{key}"), span, message);
         }
+        if let Some(message) = without_delivery_id(&integration) {
+            let span =
+                table.iter().find(|(name, _)| name.get_ref() == "dedupe").map(|(_, value)| value.span());
+            self.error(&format!("{path}.dedupe"), span.unwrap_or(entry.span()), message);
+        }
         let Some(id) = id else {
             if !table.keys().any(|key| key.get_ref() == "id") {
                 self.error(&path, entry.span(), "it has no id".to_owned());
@@ -167,8 +190,7 @@ impl File<'_> {
             }
             "xml" => self.xml(path, value, &mut integration.payload),
             "multipart" => integration.payload.files = self.files(path, value),
-            // A setting that promises a check or a filter must not be passed over in silence.
-            _ => self.error(path, value.span(), format!("`{name}` isn't built yet; remove it")),
+            _ => integration.dedupe = self.dedupe(path, value),
         }
     }
 
@@ -285,6 +307,31 @@ impl File<'_> {
                 _ => self.unknown(name, &path, key.span(), &XML_KEYS),
             }
         }
+    }
+
+    fn dedupe(&mut self, path: &str, value: &Value<'_>) -> Option<Dedupe> {
+        const EXAMPLE: &str = "write { by = \"delivery_id\", within = \"72h\" }";
+        let DeValue::Table(table) = value.get_ref() else {
+            self.error(path, value.span(), EXAMPLE.to_owned());
+            return None;
+        };
+        let (mut by, mut within) = (None, Some(DEDUPE_WITHIN));
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let path = format!("{path}.{name}");
+            match name {
+                "by" => {
+                    let choices = [("delivery_id", DedupeBy::DeliveryId), ("body", DedupeBy::Body)];
+                    by = self.choice(&path, value, choices);
+                }
+                "within" => within = self.parsed(&path, value, parse::window),
+                _ => self.unknown(name, &path, key.span(), &["by", "within"]),
+            }
+        }
+        if !table.keys().any(|key| key.get_ref() == "by") {
+            self.error(path, value.span(), EXAMPLE.to_owned());
+        }
+        Some(Dedupe { by: by?, within: within? })
     }
 
     fn files(&mut self, path: &str, value: &Value<'_>) -> Files {

@@ -57,6 +57,15 @@ pub(super) fn size_bytes(text: &str) -> Result<usize, Unreadable> {
 }
 
 /// A duration: `5s`, `100ms`, `1m 30s`; `0` where `zero` allows it.
+/// For how long repeats are known: a second to thirty days.
+pub(super) fn window(text: &str) -> Result<Duration, Unreadable> {
+    const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    let parsed = humantime::parse_duration(text).ok();
+    parsed
+        .filter(|window| (Duration::from_secs(1)..=LONGEST).contains(window))
+        .ok_or_else(|| Unreadable::new(format!("`{text}` isn't a time from 1s to 30days")).hint("write 72h"))
+}
+
 pub(super) fn duration(text: &str, zero: bool) -> Result<Duration, Unreadable> {
     let parsed = if text == "0" { Some(Duration::ZERO) } else { humantime::parse_duration(text).ok() };
     parsed

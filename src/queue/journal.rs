@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-pub use self::batch::{Batch, Dedupe, Document, size_bytes};
+pub use self::batch::{Batch, Document, size_bytes};
 pub use self::writer::JournalWriter;
 use super::Health;
 use super::files::{Files, Folder, OpenError, OpenFile};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{QueueError, Receipt, time_for};
-use crate::job::Job;
+use crate::job::{Dedupe, Job};
 use crate::memory::Reservation;
 
 /// How many jobs may wait. Their bytes are bounded by the memory budget, which travels with them.
@@ -26,10 +26,14 @@ pub const BATCH_LIMIT_BYTES: usize = 1 << 20;
 /// job that may be stored a moment later. Only a store that hangs for so long is given up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
+/// How it went: stored now, or known as a repeat of an earlier job.
+pub type Settled = Result<Option<Uuid>, QueueError>;
+
 /// A job on its way to the store.
 #[derive(Debug)]
 pub struct Append {
     document: Bytes,
+    dedupe: Option<Dedupe>,
     waiter: Waiter,
 }
 
@@ -38,7 +42,7 @@ pub struct Append {
 pub struct Waiter {
     id: Uuid,
     arrived: Instant,
-    settled: oneshot::Sender<Result<(), QueueError>>,
+    settled: oneshot::Sender<Settled>,
     /// Set by whoever comes first: the store that takes the job, or the path that gives up.
     is_decided: Arc<AtomicBool>,
     _reservation: Reservation,
@@ -65,14 +69,24 @@ impl Append {
         &self.document
     }
 
+    /// How repeats of it are known, where they are dropped.
+    pub fn dedupe(&self) -> Option<&Dedupe> {
+        self.dedupe.as_ref()
+    }
+
+    /// The job's id.
+    pub fn id(&self) -> Uuid {
+        self.waiter.id
+    }
+
     /// Tells the path how it went.
-    pub fn settle(self, result: Result<(), QueueError>) {
+    pub fn settle(self, result: Settled) {
         self.waiter.settle(result);
     }
 
-    /// The document, and who waits for it.
-    pub fn into_parts(self) -> (Bytes, Waiter) {
-        (self.document, self.waiter)
+    /// The document, how repeats are known, and who waits for it.
+    pub fn into_parts(self) -> (Bytes, Option<Dedupe>, Waiter) {
+        (self.document, self.dedupe, self.waiter)
     }
 }
 
@@ -88,7 +102,7 @@ impl Waiter {
     }
 
     /// Tells the path how it went.
-    pub fn settle(self, result: Result<(), QueueError>) {
+    pub fn settle(self, result: Settled) {
         // A path whose client went away no longer listens.
         let _ = self.settled.send(result);
     }
@@ -124,7 +138,7 @@ impl Lane {
             is_decided: Arc::clone(&is_decided),
             _reservation: reservation,
         };
-        let append = Append { document: job.document, waiter };
+        let append = Append { document: job.document, dedupe: job.dedupe, waiter };
         let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let closed = || QueueError::Unavailable("the gateway is stopping".to_owned());
         match sender.ok_or_else(closed)?.try_send(append) {
@@ -140,7 +154,7 @@ impl Lane {
             settled = tokio::time::timeout_at(deadline + SETTLE_LIMIT, outcome).await;
         }
         match settled {
-            Ok(Ok(Ok(()))) => Ok(Receipt { job: job.id }),
+            Ok(Ok(Ok(first))) => Ok(Receipt { job: first.unwrap_or(job.id), is_repeat: first.is_some() }),
             Ok(Ok(Err(error))) => Err(error),
             // The worker dropped the job without a word: it ended, and what it did last is unknown.
             Ok(Err(_)) | Err(_) => Err(QueueError::Unconfirmed),
@@ -215,7 +229,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(60);
 
     fn job(bytes: usize) -> Job {
-        Job { id: Uuid::now_v7(), document: vec![b' '; bytes].into() }
+        Job { id: Uuid::now_v7(), document: vec![b' '; bytes].into(), dedupe: None }
     }
 
     /// Starts an append on the lane and leaves it waiting.

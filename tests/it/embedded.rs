@@ -216,8 +216,8 @@ async fn a_second_gateway_on_the_same_folder_is_refused_in_plain_words() {
     assert_eq!(second.status.code(), Some(1));
     let words = String::from_utf8(second.stderr).unwrap();
     let expect = format!(
-        "retrieve-gateway: another gateway is using the queue in {}; stop it, or give this one a folder of its own \
-         (RETRIEVE_QUEUE=embedded:./other)\n",
+        "retrieve-gateway: another gateway is using the folder {}; stop it, or give this one a folder of its own \
+         (RETRIEVE_QUEUE=embedded:./other; with Redis RETRIEVE_DATA_DIR=./other)\n",
         folder.path().join("data").display()
     );
     assert!(words.ends_with(&expect), "{words}");

@@ -106,7 +106,7 @@ fn open_with(
 }
 
 async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
-    let job = Job { id: Uuid::now_v7(), document: text.to_owned().into() };
+    let job = Job { id: Uuid::now_v7(), document: text.to_owned().into(), dedupe: None };
     let reservation = MemoryBudget::new(1 << 20).reserve(text.len()).unwrap();
     queue.append(job, reservation, Duration::from_secs(10)).await
 }

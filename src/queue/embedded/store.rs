@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use redb::Database;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -124,21 +125,36 @@ impl Store {
     /// Removes older files in which everything is acknowledged, if the active one has taken over the numbers. What
     /// can't be removed now is tried again with the next acknowledgement.
     fn remove_acknowledged(&self) {
-        let acknowledged = *self.acknowledged.borrow();
-        let Some((active, file)) = self.files.active() else { return };
-        if !matches!(table::first_number(&file), Ok(Some(_))) {
-            return;
-        }
-        // One that can't be opened doesn't keep the others.
-        let files = self.files.open_all().unwrap_or_else(|_| self.files.opened());
-        for (generation, file) in files.iter().filter(|(generation, _)| *generation != active) {
-            if table::last_number(file).is_ok_and(|last| last <= acknowledged) {
-                match self.files.remove(*generation) {
+        for (generation, file) in self.acknowledged_files() {
+            // Marks of deliveries that may still be repeated are carried over by the writer first.
+            if table::seen_until(&file).is_ok_and(|until| until <= now()) {
+                match self.files.remove(generation) {
                     Ok(()) => info!(generation, "a file of the queue was removed; all of it is acknowledged"),
                     Err(error) => warn!(%error, generation, "an acknowledged file can't be removed"),
                 }
             }
         }
+    }
+
+    /// Older files in which everything is acknowledged, if the active one has taken over the numbers.
+    fn acknowledged_files(&self) -> Vec<(u32, Arc<Database>)> {
+        let acknowledged = *self.acknowledged.borrow();
+        let Some((active, file)) = self.files.active() else { return Vec::new() };
+        if !matches!(table::first_number(&file), Ok(Some(_))) {
+            return Vec::new();
+        }
+        // One that can't be opened doesn't keep the others. The writer may have gone over to a newer file meanwhile,
+        // which is still empty and must not pass for one in which everything is acknowledged.
+        let mut files = self.files.open_all().unwrap_or_else(|_| self.files.opened());
+        files.retain(|(generation, file)| {
+            *generation < active && table::last_number(file).is_ok_and(|last| last <= acknowledged)
+        });
+        files
+    }
+
+    /// The first file that is there for its marks alone.
+    pub(super) fn file_of_marks(&self) -> Option<(u32, Arc<Database>)> {
+        self.acknowledged_files().into_iter().next()
     }
 
     /// What isn't acknowledged, in the files that are open.

@@ -5,13 +5,20 @@
 //! | `jobs` | a job's number | its document |
 //! | `batches` | the last number of a batch | jobs and bytes in this file up to it, and its time in Unix milliseconds |
 //! | `meta` | `first` | the number that the file begins with, written with its first batch |
+//! | `meta` | `seen_until` | when the last of the marks ends |
+//! | `seen` | what repeats of a delivery have in common | the first job's id, and until when repeats are dropped (Unix milliseconds) |
 //!
 //! A file without `first` was made ahead and never used.
+
+use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
 };
+
+use uuid::Uuid;
 
 use crate::queue::lane::{Append, BATCH_LIMIT_BYTES};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
@@ -20,6 +27,8 @@ const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
 const BATCHES: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("batches");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FIRST: &str = "first";
+const SEEN_UNTIL: &str = "seen_until";
+const SEEN: TableDefinition<'_, &str, (u128, u64)> = TableDefinition::new("seen");
 
 /// Filler that a new file is given and relieved of: it proves that there is room for a batch, and keeps it.
 const SPARE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spare");
@@ -53,29 +62,145 @@ pub(super) fn prepare(file: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
+/// What became of a batch.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// What the file holds then.
+    pub(super) total: Total,
+    /// For each job: the first one's id, if it is a repeat and wasn't stored.
+    pub(super) repeats: Vec<Option<Uuid>>,
+}
+
 /// Stores a batch behind what the file holds already, in one transaction; redb returns from `commit` after its fsync
-/// (`Durability::Immediate`, its default). Returns what the file holds then.
+/// (`Durability::Immediate`, its default). Repeats of what this file or the older ones have seen are left out.
 pub(super) fn commit(
     file: &Database,
+    older: &[Arc<Database>],
     batch: &[Append],
     first: u64,
     before: Total,
     now: u64,
-) -> Result<Total, redb::Error> {
+) -> Result<Stored, redb::Error> {
     let transaction = file.begin_write()?;
+    let repeats = mark(&transaction, older, batch, now)?;
+    let stored: Vec<&Append> =
+        batch.iter().zip(&repeats).filter(|(_, repeat)| repeat.is_none()).map(|(append, _)| append).collect();
+    if stored.is_empty() {
+        return Ok(Stored { total: before, repeats });
+    }
     if before.jobs == 0 {
         transaction.open_table(META)?.insert(FIRST, first)?;
     }
-    let after = insert(&transaction, batch, first, before)?;
-    let last = first + batch.len() as u64 - 1;
-    transaction.open_table(BATCHES)?.insert(last, (after.jobs, after.bytes, now))?;
+    let total = insert(&transaction, &stored, first, before)?;
+    let last = first + stored.len() as u64 - 1;
+    transaction.open_table(BATCHES)?.insert(last, (total.jobs, total.bytes, now))?;
     transaction.commit()?;
-    Ok(after)
+    Ok(Stored { total, repeats })
+}
+
+/// Marks what was never seen, and finds what was. A batch that asks for none of that touches no table.
+fn mark(
+    transaction: &WriteTransaction,
+    older: &[Arc<Database>],
+    batch: &[Append],
+    now: u64,
+) -> Result<Vec<Option<Uuid>>, redb::Error> {
+    if batch.iter().all(|append| append.dedupe().is_none()) {
+        return Ok(vec![None; batch.len()]);
+    }
+    let mut seen = transaction.open_table(SEEN)?;
+    let mut latest = 0;
+    let mut repeats = Vec::with_capacity(batch.len());
+    for append in batch {
+        let Some(dedupe) = append.dedupe() else {
+            repeats.push(None);
+            continue;
+        };
+        let key = dedupe.key.as_str();
+        let here = seen.get(key)?.map(|mark| mark.value());
+        let mut first = here.filter(|(_, until)| *until > now);
+        for file in older.iter().rev() {
+            first = match first {
+                Some(first) => Some(first),
+                None => find_mark(file, key)?.filter(|(_, until)| *until > now),
+            };
+        }
+        repeats.push(first.map(|(job, _)| Uuid::from_u128(job)));
+        if first.is_none() {
+            let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX);
+            let until = now.saturating_add(within);
+            latest = latest.max(until);
+            seen.insert(key, (append.id().as_u128(), until))?;
+        }
+    }
+    note_latest(transaction, latest)?;
+    Ok(repeats)
+}
+
+fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    let before = meta.get(SEEN_UNTIL)?.map_or(0, |until| until.value());
+    if latest > before {
+        meta.insert(SEEN_UNTIL, latest)?;
+    }
+    Ok(())
+}
+
+fn find_mark(file: &Database, key: &str) -> Result<Option<(u128, u64)>, redb::Error> {
+    let transaction = file.begin_read()?;
+    match transaction.open_table(SEEN) {
+        Ok(seen) => Ok(seen.get(key)?.map(|mark| mark.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// When the last mark of a file ends, in Unix milliseconds; 0 if there is none.
+pub(super) fn seen_until(file: &Database) -> Result<u64, redb::Error> {
+    Ok(file.begin_read()?.open_table(META)?.get(SEEN_UNTIL)?.map_or(0, |until| until.value()))
+}
+
+/// Copies marks that still hold, in the order of their keys, from behind a key on. The last key that was looked at; None
+/// at the end.
+pub(super) fn carry_marks(
+    from: &Database,
+    to: &Database,
+    behind: &str,
+    limit: usize,
+    now: u64,
+) -> Result<Option<String>, redb::Error> {
+    let transaction = from.begin_read()?;
+    let marks = match transaction.open_table(SEEN) {
+        Ok(marks) => marks,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let range = (Bound::Excluded(behind), Bound::Unbounded);
+    let mut last = None;
+    let mut count = 0;
+    let target = to.begin_write()?;
+    let mut latest = 0;
+    {
+        let mut seen = target.open_table(SEEN)?;
+        for mark in marks.range::<&str>(range)?.take(limit) {
+            let (key, value) = mark?;
+            count += 1;
+            last = Some(key.value().to_owned());
+            let (job, until) = value.value();
+            if until > now && seen.get(key.value())?.is_none() {
+                seen.insert(key.value(), (job, until))?;
+                latest = latest.max(until);
+            }
+        }
+    }
+    note_latest(&target, latest)?;
+    target.commit()?;
+    Ok(last.filter(|_| count == limit))
 }
 
 fn insert(
     transaction: &WriteTransaction,
-    batch: &[Append],
+    batch: &[&Append],
     first: u64,
     mut total: Total,
 ) -> Result<Total, redb::Error> {

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::store::{Store, now};
 use super::table::{self, Total};
@@ -39,11 +40,17 @@ pub struct EmbeddedWriter {
     backlog_bytes: u64,
     /// The next file, made ahead on another thread: making one takes several fsyncs, which no job should wait for.
     next: Option<NextFile>,
+    /// An older file that is there for its marks alone, and the last key that was carried over.
+    carrying: Option<(u32, Arc<Database>, String)>,
 }
+
+/// How many marks are carried over at a time: a batch waits for no more.
+const CARRIED_MARKS: usize = 500;
 
 enum Event {
     Batch(Vec<Append>),
     Acknowledged,
+    Idle,
     Closed,
 }
 
@@ -63,8 +70,10 @@ impl EmbeddedWriter {
             health,
             limit_bytes,
             next: None,
+            carrying: None,
         };
         writer.report_fullness();
+        writer.find_marks();
         writer
     }
 
@@ -77,19 +86,32 @@ impl EmbeddedWriter {
                 Event::Acknowledged => {
                     self.backlog_bytes = self.store.backlog().bytes;
                     self.report_fullness();
+                    self.find_marks();
+                }
+                Event::Idle => {
+                    if let Err(error) = self.carry_marks() {
+                        self.fail(Vec::new(), &error);
+                        if !self.recover(runtime) {
+                            break;
+                        }
+                    }
                 }
                 Event::Batch(batch) if self.is_full() => refuse(batch, &QueueError::Unavailable(self.full())),
                 Event::Batch(batch) => {
                     let first = number + 1;
-                    number += batch.len() as u64;
                     match self.commit(&batch, first) {
-                        Ok(()) => {
+                        Ok(repeats) => {
+                            number += repeats.iter().filter(|repeat| repeat.is_none()).count() as u64;
                             self.store.last.send_replace(number);
-                            batch.into_iter().for_each(|append| append.settle(Ok(())));
+                            for (append, repeat) in batch.into_iter().zip(repeats) {
+                                append.settle(Ok(repeat));
+                            }
                             self.report_fullness();
                             self.rotate(runtime);
                         }
                         Err(error) => {
+                            // What may be on the disk has these numbers.
+                            number += batch.len() as u64;
                             self.fail(batch, &error);
                             if !self.recover(runtime) {
                                 break;
@@ -111,15 +133,49 @@ impl EmbeddedWriter {
             // The store has the sender, so this ends with a change only.
             _ = self.acknowledged.changed() => Event::Acknowledged,
             batch = self.waiting.batch() => batch.map_or(Event::Closed, Event::Batch),
+            () = std::future::ready(()), if self.carrying.is_some() => Event::Idle,
         }
     }
 
-    fn commit(&mut self, batch: &[Append], first: u64) -> Result<(), redb::Error> {
-        let (_, file) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
-        let before = self.active;
-        self.active = table::commit(&file, batch, first, before, now())?;
-        self.backlog_bytes += self.active.bytes - before.bytes;
+    /// Looks for a file that is there for its marks alone.
+    fn find_marks(&mut self) {
+        if self.carrying.is_none() {
+            self.carrying =
+                self.store.file_of_marks().map(|(generation, file)| (generation, file, String::new()));
+        }
+    }
+
+    /// Carries some marks over to the active file; the older one goes when none is left.
+    fn carry_marks(&mut self) -> Result<(), redb::Error> {
+        let Some((generation, file, behind)) = self.carrying.take() else { return Ok(()) };
+        let (_, active) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
+        match table::carry_marks(&file, &active, &behind, CARRIED_MARKS, now())? {
+            Some(last) => self.carrying = Some((generation, file, last)),
+            None => match self.store.files.remove(generation) {
+                Ok(()) => {
+                    info!(generation, "a file of the queue was removed; its marks were carried over");
+                    self.find_marks();
+                }
+                Err(error) => warn!(%error, generation, "an acknowledged file can't be removed"),
+            },
+        }
         Ok(())
+    }
+
+    /// Stores a batch; for each job the first one's id, if it is a repeat.
+    fn commit(&mut self, batch: &[Append], first: u64) -> Result<Vec<Option<Uuid>>, redb::Error> {
+        let (generation, file) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
+        let older = match batch.iter().any(|append| append.dedupe().is_some()) {
+            true => self.store.files.open_all().unwrap_or_else(|_| self.store.files.opened()),
+            false => Vec::new(),
+        };
+        let older: Vec<_> =
+            older.into_iter().filter(|(other, _)| *other != generation).map(|(_, file)| file).collect();
+        let before = self.active;
+        let stored = table::commit(&file, &older, batch, first, before, now())?;
+        self.active = stored.total;
+        self.backlog_bytes += self.active.bytes - before.bytes;
+        Ok(stored.repeats)
     }
 
     /// Jobs are refused from the limit on, so what is stored may be over it by one batch.

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::job::Dedupe;
+
 /// The version of the encoding.
 const VERSION: u8 = 1;
 
@@ -18,19 +20,8 @@ const CHECKSUM_BYTES: usize = 8;
 pub struct Document {
     /// The job's document.
     pub bytes: Bytes,
-    /// How repeats of it are known.
-    pub dedupe: Option<Dedupe>,
-}
-
-/// How repeats of a delivery are known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dedupe {
-    /// The job that this is.
-    pub job: Uuid,
-    /// What all repeats have in common.
-    pub key: String,
-    /// For how long.
-    pub within: Duration,
+    /// How repeats of it are known, where they are dropped, and the job's id.
+    pub dedupe: Option<(Uuid, Dedupe)>,
 }
 
 /// Jobs that go together; cheap to clone.
@@ -49,10 +40,10 @@ pub fn encode(batch: &[Document]) -> Vec<u8> {
     for document in batch {
         match &document.dedupe {
             None => push_length(&mut out, 0),
-            Some(dedupe) => {
+            Some((job, dedupe)) => {
                 push_length(&mut out, dedupe.key.len());
                 out.extend_from_slice(dedupe.key.as_bytes());
-                out.extend_from_slice(dedupe.job.as_bytes());
+                out.extend_from_slice(job.as_bytes());
                 let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX);
                 out.extend_from_slice(&within.to_le_bytes());
             }
@@ -92,7 +83,7 @@ fn take_document(rest: &mut Bytes) -> Option<Document> {
             let key = String::from_utf8(take(rest, length)?.to_vec()).ok()?;
             let job = Uuid::from_slice(&take(rest, 16)?).ok()?;
             let within = u64::from_le_bytes(take(rest, 8)?.as_ref().try_into().ok()?);
-            Some(Dedupe { job, key, within: Duration::from_millis(within) })
+            Some((job, Dedupe { key, within: Duration::from_millis(within) }))
         }
     };
     let length = take_length(rest)?;
@@ -118,10 +109,8 @@ mod tests {
         let dedupe = proptest::option::of((".{1,20}", any::<u128>(), any::<u32>()));
         (proptest::collection::vec(any::<u8>(), 0..200), dedupe).prop_map(|(bytes, dedupe)| Document {
             bytes: bytes.into(),
-            dedupe: dedupe.map(|(key, job, within)| Dedupe {
-                job: Uuid::from_u128(job),
-                key,
-                within: Duration::from_millis(u64::from(within)),
+            dedupe: dedupe.map(|(key, job, within)| {
+                (Uuid::from_u128(job), Dedupe { key, within: Duration::from_millis(u64::from(within)) })
             }),
         })
     }

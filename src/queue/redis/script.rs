@@ -71,14 +71,14 @@ pub fn append(keys: &Keys, producer: &str, epoch: Epoch, seq: u64, limit: u64, b
         .collect();
     let mut command = APPEND.call(2 + dedupes.len());
     command.arg(&keys.stream).arg(&keys.producers);
-    for (_, dedupe) in &dedupes {
+    for (_, (_, dedupe)) in &dedupes {
         command.arg(keys.seen(&dedupe.key));
     }
     command.arg(producer).arg(epoch.number).arg(nonce_of(epoch)).arg(seq).arg(now_seconds()).arg(limit);
     command.arg(dedupes.len());
-    for (place, dedupe) in &dedupes {
+    for (place, (job, dedupe)) in &dedupes {
         let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX).max(1);
-        command.arg(place).arg(dedupe.job.to_string()).arg(within);
+        command.arg(place).arg(job.to_string()).arg(within);
     }
     for document in batch {
         command.arg(document.bytes.as_ref());

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -283,10 +282,10 @@ impl RedisWriter {
         let mut size_bytes = 0;
         let mut oldest = Instant::now();
         for append in batch {
-            let (bytes, waiter): (Bytes, Waiter) = append.into_parts();
+            let (bytes, dedupe, waiter) = append.into_parts();
             size_bytes += bytes.len();
             oldest = oldest.min(waiter.arrived());
-            documents.push(Document { bytes, dedupe: None });
+            documents.push(Document { bytes, dedupe: dedupe.map(|dedupe| (waiter.id(), dedupe)) });
             paths.push(waiter);
         }
         let deadline = oldest + time_for(self.settle_after, size_bytes);
@@ -389,8 +388,10 @@ impl RedisWriter {
                 self.has_new_numbers = false;
                 self.go_up(connection);
             }
-            LinkEvent::Answered(Verdict::Appended(_)) => {
-                self.producer.appended().into_iter().for_each(accept)
+            LinkEvent::Answered(Verdict::Appended(repeats)) => {
+                if let Some(waiters) = self.producer.appended() {
+                    accept_with(waiters, &repeats);
+                }
             }
             LinkEvent::Answered(Verdict::OutOfStep) => {
                 self.go_down("Redis doesn't follow the numbers; comparing".to_owned());
@@ -561,5 +562,13 @@ impl RedisWriter {
 }
 
 fn accept(waiters: Waiters) {
-    waiters.paths.into_iter().for_each(|path| path.settle(Ok(())));
+    accept_with(waiters, &[]);
+}
+
+/// Some jobs may be repeats: by their place in the batch, and the id of the first one.
+fn accept_with(waiters: Waiters, repeats: &[(usize, Uuid)]) {
+    for (place, path) in waiters.paths.into_iter().enumerate() {
+        let first = repeats.iter().find(|(repeat, _)| *repeat == place).map(|(_, first)| *first);
+        path.settle(Ok(first));
+    }
 }

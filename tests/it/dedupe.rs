@@ -1,0 +1,177 @@
+//! Repeats of a delivery: one job for each, on both queues, across restarts, and only where the integration asks for it.
+
+use std::collections::BTreeMap;
+
+use tempfile::TempDir;
+
+use crate::support::client::{Answer, exchange};
+use crate::support::gateway::{TestGateway, jobs};
+use crate::support::process::GatewayProcess;
+use crate::support::redis_server::RedisServer;
+
+const INTEGRATIONS: &str = r#"
+[[integration]]
+id = "by-id"
+source = "github"
+admit = "allowlist"
+secrets = ["env:SENDER_SECRET"]
+dedupe = { by = "delivery_id", within = "72h" }
+
+[[integration]]
+id = "by-body"
+dedupe = { by = "body", within = "1h" }
+
+[[integration]]
+id = "short"
+dedupe = { by = "body", within = "1s" }
+
+[[integration]]
+id = "kept"
+"#;
+
+const SECRET: (&str, &str) = ("SENDER_SECRET", "a-secret-of-some-length");
+
+fn signature(body: &str) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.1.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+async fn send(address: std::net::SocketAddr, id: &str, delivery: &str, body: &str) -> Answer {
+    let text = format!(
+        "POST /integration/{id} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         X-GitHub-Delivery: {delivery}\r\nX-Hub-Signature-256: sha256={}\r\n\r\n{body}",
+        body.len(),
+        signature(body)
+    );
+    let answer = exchange(address, text).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "{\"result\":true,\"error\":\"\"}"));
+    answer
+}
+
+fn job_id(answer: &Answer) -> String {
+    answer.header("x-retrieve-job-id").unwrap().to_owned()
+}
+
+async fn check(gateway: &TestGateway) {
+    let address = gateway.address;
+    let first = send(address, "by-id", "d-1", "{\"n\":1}").await;
+    let other = send(address, "by-id", "d-2", "{\"n\":1}").await;
+    let repeat = send(address, "by-id", "d-1", "{\"n\":1,\"attempt\":2}").await;
+    assert_eq!(job_id(&repeat), job_id(&first), "a repeat has the first job's id");
+    assert_ne!(job_id(&other), job_id(&first));
+    let first = send(address, "by-body", "", "{\"n\":2}").await;
+    assert_eq!(job_id(&send(address, "by-body", "", "{\"n\":2}").await), job_id(&first));
+    assert_ne!(job_id(&send(address, "by-body", "", "{\"n\": 2}").await), job_id(&first), "another byte");
+    // The same body at another integration is no repeat.
+    assert_ne!(job_id(&send(address, "short", "", "{\"n\":2}").await), job_id(&first));
+    for _ in 0..2 {
+        send(address, "kept", "d-1", "{\"n\":3}").await;
+    }
+    // Many at once: one of them is the first.
+    let all = (0..20).map(|_| send(address, "by-body", "", "{\"n\":4}"));
+    let ids: BTreeMap<String, usize> =
+        futures_util::future::join_all(all).await.iter().fold(BTreeMap::new(), |mut ids, answer| {
+            *ids.entry(job_id(answer)).or_default() += 1;
+            ids
+        });
+    assert_eq!(ids.into_values().collect::<Vec<_>>(), [20]);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for job in gateway.jobs().await {
+        *counts.entry(format!("{} {}", job["integration"], job["data"]["data"])).or_default() += 1;
+    }
+    let expect = [
+        ("\"by-body\" {\"n\":2}", 2),
+        ("\"by-body\" {\"n\":4}", 1),
+        ("\"by-id\" {\"n\":1}", 2),
+        ("\"kept\" {\"n\":3}", 2),
+        ("\"short\" {\"n\":2}", 1),
+    ];
+    assert_eq!(counts, expect.map(|(what, count)| (what.to_owned(), count)).into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_are_answered_with_the_first_jobs_id_on_the_embedded_queue() {
+    check(&TestGateway::with_integrations(INTEGRATIONS, &[SECRET]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_are_answered_with_the_first_jobs_id_on_redis() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let gateway =
+        TestGateway::with_integrations(INTEGRATIONS, &[SECRET, ("RETRIEVE_QUEUE", url.as_str())]).await;
+    gateway.ready().await;
+    check(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_during_an_outage_is_dropped_on_the_way_to_redis() {
+    let mut redis = RedisServer::start().await;
+    let url = redis.url();
+    let settings = [SECRET, ("RETRIEVE_QUEUE", url.as_str()), ("RETRIEVE_QUEUE_TIMEOUT", "400ms")];
+    let gateway = TestGateway::with_integrations(INTEGRATIONS, &settings).await;
+    send(gateway.address, "by-body", "", "{\"n\":1}").await;
+    redis.kill();
+    for _ in 0..3 {
+        send(gateway.address, "by-body", "", "{\"n\":1}").await;
+        send(gateway.address, "by-body", "", "{\"n\":2}").await;
+    }
+    redis.restart().await;
+    crate::support::eventually("the journal is sent", || async {
+        (gateway.metric("retrieve_journal_jobs").await? == 0.0).then_some(())
+    })
+    .await;
+    let bodies: Vec<_> =
+        redis.jobs("default").await.iter().map(|job| job["data"]["data"]["n"].as_u64().unwrap()).collect();
+    assert_eq!(bodies, [1, 2]);
+}
+
+async fn acknowledge_all(admin: std::net::SocketAddr) {
+    let page = crate::support::client::get(admin, "/api/jobs?after=0&limit=1000").await;
+    let body = format!("{{\"last\":\"{}\"}}", page.header("x-retrieve-last-id").unwrap());
+    let ack = format!(
+        "POST /api/jobs/ack HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(exchange(admin, ack).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_are_known_after_kills_and_after_their_file_was_acknowledged_and_removed() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("integrations.toml");
+    std::fs::write(&file, INTEGRATIONS).unwrap();
+    let file = file.display().to_string();
+    let settings =
+        [SECRET, ("RETRIEVE_INTEGRATIONS_FILE", file.as_str()), ("RETRIEVE_EMBEDDED_LIMIT", "1MiB")];
+    let gateway = GatewayProcess::start(&folder, &settings).await;
+    let first = job_id(&send(gateway.address, "by-body", "", "{\"n\":0}").await);
+    let filler = "x".repeat(30_000);
+    for number in 1..14 {
+        send(gateway.address, "by-body", "", &format!("{{\"n\":{number},\"x\":\"{filler}\"}}")).await;
+    }
+    let data = folder.path().join("data");
+    crate::support::eventually("a second file is begun", || async {
+        send(gateway.address, "kept", "", "{}").await;
+        data.join("jobs-000002.redb").exists().then_some(())
+    })
+    .await;
+    assert!(jobs(gateway.admin).await.len() > 14);
+    // Nothing is removed before the new file has taken over the numbers, with the next job that it holds.
+    crate::support::eventually("the first file is removed", || async {
+        send(gateway.address, "kept", "", "{}").await;
+        acknowledge_all(gateway.admin).await;
+        (!data.join("jobs-000001.redb").exists()).then_some(())
+    })
+    .await;
+    let (_, _, mut child) = gateway.ignore_log();
+    child.kill().await.unwrap();
+    let gateway = GatewayProcess::start(&folder, &settings).await;
+    assert_eq!(
+        job_id(&send(gateway.address, "by-body", "", "{\"n\":0}").await),
+        first,
+        "its mark was carried over"
+    );
+}
