@@ -65,9 +65,6 @@ pub enum StartError {
     /// The embedded queue can't be opened.
     #[error(transparent)]
     Queue(#[from] OpenError),
-    /// The Redis URL can't be used.
-    #[error("RETRIEVE_QUEUE: {0}")]
-    Redis(redis::RedisError),
     /// There are domain entries, and no resolver.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
@@ -229,12 +226,12 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
             workers.spawn_thread("embedded-writer", run).map_err(StartError::Thread)?;
             Ok(Queue::Embedded(embedded))
         }
-        Backend::Redis(url) => {
+        Backend::Redis(settings) => {
             let outage = open_journal(config, workers)?;
             // A job that Redis hasn't confirmed after three quarters of the time goes to the journal.
             let settle_after = config.queue_timeout * 3 / 4;
-            let (redis, writer) = Redis::new(url, &config.app, settle_after, outage, metrics.queue.clone())
-                .map_err(StartError::Redis)?;
+            let (redis, writer) =
+                Redis::new(settings, &config.app, settle_after, outage, metrics.queue.clone());
             workers.spawn_task("redis-writer", writer.run());
             Ok(Queue::Redis(Box::new(redis)))
         }

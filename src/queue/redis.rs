@@ -8,15 +8,21 @@
 mod link;
 mod read;
 mod script;
+mod server;
+mod slots;
+pub mod target;
+pub mod tls;
 mod writer;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
-use secrecy::{ExposeSecret, SecretString};
+use redis::RedisError;
 use tokio::sync::watch;
+use tokio_rustls::rustls::ClientConfig;
 
+use self::server::Server;
+use self::target::Target;
 pub use self::writer::RedisWriter;
 use super::Health;
 use super::journal::{Identity, Journal, Recovered};
@@ -63,16 +69,18 @@ impl Keys {
 #[derive(Debug)]
 pub struct Redis {
     lane: Lane,
-    client: Client,
+    server: Server,
     keys: Keys,
     health: watch::Receiver<Health>,
 }
 
-/// Where the app's stream is.
+/// What the queue is told.
 #[derive(Clone, Debug)]
-struct Server {
-    client: Client,
-    keys: Keys,
+pub struct Settings {
+    /// Where Redis is.
+    pub target: Target,
+    /// How its certificates are judged, where the target asks for TLS.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// The outage journal, and what this lane found in it.
@@ -87,25 +95,29 @@ pub struct Outage {
 }
 
 impl Redis {
-    /// A queue at that URL. Connects later, in the writer: a Redis that is away doesn't stop the start. A job that Redis
-    /// hasn't confirmed after `settle_after` goes to the journal; without one it is refused.
-    ///
-    /// # Errors
-    /// The URL isn't one of Redis.
+    /// A queue there. Connects later, in the writer: a Redis that is away doesn't stop the start. A job that Redis hasn't
+    /// confirmed after `settle_after` goes to the journal; without one it is refused.
     pub fn new(
-        url: &SecretString,
+        settings: &Settings,
         app: &str,
         settle_after: Duration,
         outage: Option<Outage>,
         metrics: QueueMetrics,
-    ) -> Result<(Redis, RedisWriter), RedisError> {
-        let client = Client::open(url.expose_secret())?;
+    ) -> (Redis, RedisWriter) {
+        let server = Server::new(settings.target.clone(), settings.tls.clone());
         let keys = Keys::of(app);
         let (lane, waiting) = lane();
         let (health_sender, health) = watch::channel(Health::Down("not connected yet".to_owned()));
-        let server = Server { client: client.clone(), keys: keys.clone() };
-        let writer = RedisWriter::new(waiting, server, settle_after, outage, health_sender, metrics);
-        Ok((Redis { lane, client, keys, health }, writer))
+        let writer = RedisWriter::new(
+            waiting,
+            server.clone(),
+            keys.clone(),
+            settle_after,
+            outage,
+            health_sender,
+            metrics,
+        );
+        (Redis { lane, server, keys, health }, writer)
     }
 
     pub(super) fn lane(&self) -> &Lane {
@@ -115,13 +127,6 @@ impl Redis {
     pub(super) fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
     }
-}
-
-async fn connect(client: &Client, response_timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(response_timeout));
-    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// The server's code and words, without the address or the URL that the client was given.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use tokio::time::{Instant, Sleep};
 
 use super::script::{self, Fence, Verdict};
-use super::{CONNECT_TIMEOUT, Keys, Server, connect, describe};
+use super::server::{Connection, Server};
+use super::{CONNECT_TIMEOUT, Keys, describe};
 use crate::queue::journal::JournalError;
 use crate::queue::producer::Marker;
 
@@ -27,13 +27,13 @@ pub enum Link {
     /// Waiting for the next attempt.
     Resting(Pin<Box<Sleep>>),
     /// On the way to a connection, the scripts and the marker.
-    Connecting(BoxFuture<'static, Result<(MultiplexedConnection, Option<Marker>), RedisError>>),
+    Connecting(BoxFuture<'static, Result<(Connection, Option<Marker>), String>>),
     /// A number for an epoch is being written to the disk.
-    Numbering(MultiplexedConnection, BoxFuture<'static, Result<u64, JournalError>>),
+    Numbering(Connection, BoxFuture<'static, Result<u64, JournalError>>),
     /// A fence is on its way.
-    Fencing(BoxFuture<'static, Result<(MultiplexedConnection, Fence), RedisError>>),
+    Fencing(BoxFuture<'static, Result<(Connection, Fence), RedisError>>),
     /// The new numbers are being written to the disk.
-    Noting(MultiplexedConnection, BoxFuture<'static, Result<u64, JournalError>>),
+    Noting(Connection, BoxFuture<'static, Result<u64, JournalError>>),
     /// In step.
     Up(Up),
     /// Another process writes under this identity; nothing more is sent.
@@ -42,7 +42,7 @@ pub enum Link {
 
 /// A connection in step with the server.
 pub struct Up {
-    connection: MultiplexedConnection,
+    connection: Connection,
     replies: FuturesOrdered<BoxFuture<'static, Result<Value, RedisError>>>,
     probing: Option<BoxFuture<'static, Result<Value, RedisError>>>,
     probe_at: Instant,
@@ -53,13 +53,13 @@ pub enum LinkEvent {
     /// The pause is over.
     Rested,
     /// The server answered, with its marker.
-    Connected(MultiplexedConnection, Option<Marker>),
+    Connected(Connection, Option<Marker>),
     /// An epoch has a number.
-    Numbered(MultiplexedConnection, u64),
+    Numbered(Connection, u64),
     /// The server answered a fence.
-    Fenced(MultiplexedConnection, Fence),
+    Fenced(Connection, Fence),
     /// The numbers are on the disk.
-    Noted(MultiplexedConnection),
+    Noted(Connection),
     /// The server answered a batch.
     Answered(Verdict),
     /// The server takes writes.
@@ -70,14 +70,12 @@ pub enum LinkEvent {
 
 impl Link {
     /// A first attempt, at once.
-    pub fn start(server: &Server, producer: &str) -> Link {
-        let (Server { client, keys }, producer) = (server.clone(), producer.to_owned());
+    pub fn start(server: &Server, keys: &Keys, producer: &str) -> Link {
+        let (server, keys, producer) = (server.clone(), keys.clone(), producer.to_owned());
         Link::Connecting(Box::pin(async move {
-            let mut connection = connect(&client, CONNECT_TIMEOUT).await?;
-            script::load().query_async::<()>(&mut connection).await?;
-            require_stream(&keys, script::probe(&keys).query_async(&mut connection).await?)?;
-            let marker = script::read_marker(&keys, &producer).query_async(&mut connection).await?;
-            Ok((connection, script::marker(marker)?))
+            let mut connection = server.connect(&keys.stream, CONNECT_TIMEOUT).await?;
+            let marker = greet(&mut connection, &keys, &producer).await.map_err(|error| describe(&error))?;
+            Ok((connection, marker))
         }))
     }
 
@@ -91,7 +89,7 @@ impl Link {
     }
 
     /// Sends a fence.
-    pub fn fence(mut connection: MultiplexedConnection, fence: Cmd) -> Link {
+    pub fn fence(mut connection: Connection, fence: Cmd) -> Link {
         Link::Fencing(Box::pin(async move {
             let reply = fence.query_async(&mut connection).await?;
             Ok((connection, script::fence_verdict(reply)?))
@@ -99,7 +97,7 @@ impl Link {
     }
 
     /// A connection in step.
-    pub fn up(connection: MultiplexedConnection) -> Link {
+    pub fn up(connection: Connection) -> Link {
         Link::Up(Up {
             connection,
             replies: FuturesOrdered::new(),
@@ -123,7 +121,7 @@ impl Link {
             }
             Link::Connecting(connecting) => match connecting.await {
                 Ok((connection, marker)) => LinkEvent::Connected(connection, marker),
-                Err(error) => LinkEvent::Broken(describe(&error)),
+                Err(trouble) => LinkEvent::Broken(trouble),
             },
             Link::Numbering(connection, numbering) => match numbering.await {
                 Ok(number) => LinkEvent::Numbered(connection.clone(), number),
@@ -176,6 +174,17 @@ impl Up {
             }
         }
     }
+}
+
+/// Learns whether this user may do here what is needed, and how far the producer had come.
+async fn greet(
+    connection: &mut Connection,
+    keys: &Keys,
+    producer: &str,
+) -> Result<Option<Marker>, RedisError> {
+    script::load().query_async::<()>(connection).await?;
+    require_stream(keys, script::probe(keys).query_async(connection).await?)?;
+    script::marker(script::read_marker(keys, producer).query_async(connection).await?)
 }
 
 /// Waits for what is going on, if anything is.

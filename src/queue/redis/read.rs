@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands, RedisError, Value};
 
-use super::{JOB_FIELD, Redis, connect, describe};
+use super::server::Connection;
+use super::{JOB_FIELD, Redis, describe};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page, ReadError, ReadRequest, START};
 
 /// How many entries one `XREAD` fetches at the most. It begins with one and doubles while entries are small, so that a
@@ -24,7 +24,11 @@ impl Redis {
     /// Reads on a connection of its own: a blocking command would hold up the appends.
     pub(in crate::queue) async fn read(&self, request: ReadRequest) -> Result<Page, ReadError> {
         let unavailable = |error: RedisError| ReadError::Unavailable(describe(&error));
-        let mut connection = connect(&self.client, READ_TIMEOUT + request.wait).await.map_err(unavailable)?;
+        let mut connection = self
+            .server
+            .connect(&self.keys.stream, READ_TIMEOUT + request.wait)
+            .await
+            .map_err(ReadError::Unavailable)?;
         let mut page = Page { entries: Vec::new(), last: self.start_of(&request, &mut connection).await? };
         let mut options = StreamReadOptions::default();
         if !request.wait.is_zero() {
@@ -62,7 +66,7 @@ impl Redis {
     async fn start_of(
         &self,
         request: &ReadRequest,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
     ) -> Result<String, ReadError> {
         match &request.after {
             Some(after) if is_entry_id(after) => Ok(after.clone()),

@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use super::link::{Link, LinkEvent, finish};
 use super::script::{self, Fence, Verdict};
-use super::{Outage, Server};
+use super::server::{Connection, Server};
+use super::{Keys, Outage};
 use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError};
 use crate::queue::lane::{Append, Waiter, Waiting};
 use crate::queue::producer::{BEGINNING, Epoch, Loss, Position, Producer, Standing, ToSend};
@@ -56,6 +57,7 @@ struct Waiters {
 /// The worker of one lane.
 pub struct RedisWriter {
     server: Server,
+    keys: Keys,
     waiting: Waiting,
     is_closed: bool,
     producer: Producer<Batch, Waiters>,
@@ -85,7 +87,7 @@ pub struct RedisWriter {
 
 impl fmt::Debug for RedisWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisWriter").field("stream", &self.server.keys.stream).finish_non_exhaustive()
+        f.debug_struct("RedisWriter").field("stream", &self.keys.stream).finish_non_exhaustive()
     }
 }
 
@@ -108,6 +110,7 @@ impl RedisWriter {
     pub(super) fn new(
         waiting: Waiting,
         server: Server,
+        keys: Keys,
         settle_after: Duration,
         outage: Option<Outage>,
         health: watch::Sender<Health>,
@@ -122,7 +125,7 @@ impl RedisWriter {
         let producer_id = identity.map_or_else(Uuid::new_v4, |identity| identity.producer);
         let epoch = Epoch { number: identity.map_or(1, |identity| identity.epoch), nonce };
         let field = format!("{}.{LANE}", producer_id.simple());
-        let link = Link::start(&server, &field);
+        let link = Link::start(&server, &keys, &field);
         RedisWriter {
             producer: Producer::new(
                 epoch,
@@ -132,6 +135,7 @@ impl RedisWriter {
                 TAIL_LIMIT_BYTES,
             ),
             server,
+            keys,
             waiting,
             is_closed: false,
             field,
@@ -190,7 +194,7 @@ impl RedisWriter {
         let link_may_go_on = !(self.link.compares_next() && self.producer.is_writing());
         let has_first = self.waiting.first_arrival().is_some();
         tokio::select! {
-            event = self.link.next(&self.server.keys), if link_may_go_on => Event::Link(event),
+            event = self.link.next(&self.keys), if link_may_go_on => Event::Link(event),
             result = finish(&mut self.writing) => {
                 self.writing = None;
                 Event::Written(result)
@@ -350,14 +354,7 @@ impl RedisWriter {
                     return;
                 }
                 ToSend::Batch { seq, body } => {
-                    up.send(script::append(
-                        &self.server.keys,
-                        &self.field,
-                        self.producer.epoch(),
-                        seq,
-                        0,
-                        body,
-                    ));
+                    up.send(script::append(&self.keys, &self.field, self.producer.epoch(), seq, 0, body));
                     self.producer.sent();
                 }
             }
@@ -366,7 +363,7 @@ impl RedisWriter {
 
     fn handle(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Rested => self.link = Link::start(&self.server, &self.field),
+            LinkEvent::Rested => self.link = Link::start(&self.server, &self.keys, &self.field),
             LinkEvent::Connected(connection, marker) => {
                 let mut settled = Vec::new();
                 match self.producer.resume(marker, |waiters| settled.push(waiters)) {
@@ -404,7 +401,7 @@ impl RedisWriter {
         }
     }
 
-    fn go_up(&mut self, connection: redis::aio::MultiplexedConnection) {
+    fn go_up(&mut self, connection: Connection) {
         self.attempts = 0;
         self.trouble = None;
         self.link = Link::up(connection);
@@ -425,7 +422,7 @@ impl RedisWriter {
     }
 
     /// Begins the epoch of this start, or the next one if that has begun already.
-    fn begin_epoch(&mut self, connection: redis::aio::MultiplexedConnection) {
+    fn begin_epoch(&mut self, connection: Connection) {
         let number = self.producer.epoch().number;
         match (self.producer.is_live(), self.journal.clone()) {
             (false, _) => self.send_fence(connection, number),
@@ -437,14 +434,14 @@ impl RedisWriter {
         }
     }
 
-    fn send_fence(&mut self, connection: redis::aio::MultiplexedConnection, number: u64) {
+    fn send_fence(&mut self, connection: Connection, number: u64) {
         let epoch = Epoch { number, nonce: self.nonce };
         self.producer.begin_epoch(epoch);
-        self.link = Link::fence(connection, script::fence(&self.server.keys, &self.field, epoch));
+        self.link = Link::fence(connection, script::fence(&self.keys, &self.field, epoch));
     }
 
     /// Goes up, once the numbers are on the disk.
-    fn note_numbers(&mut self, connection: redis::aio::MultiplexedConnection) {
+    fn note_numbers(&mut self, connection: Connection) {
         let Some(journal) = self.journal.clone().filter(|_| self.has_new_numbers) else {
             return self.go_up(connection);
         };
@@ -460,7 +457,7 @@ impl RedisWriter {
     fn report_loss(&self, loss: Loss) {
         self.metrics.redis_losses.inc();
         let Loss { reached, confirmed, is_uncertain } = loss;
-        let stream = &self.server.keys.stream;
+        let stream = &self.keys.stream;
         if is_uncertain {
             error!(%stream, "Redis lost its note of what this gateway had written, not the jobs; nothing is sent again");
         } else {
@@ -546,7 +543,7 @@ impl RedisWriter {
         self.health.send_if_modified(|current| {
             let changed = *current != health;
             if changed {
-                let stream = &self.server.keys.stream;
+                let stream = &self.keys.stream;
                 match &health {
                     Health::Up => info!(%stream, "Redis takes jobs"),
                     Health::Journaling(why) => warn!(%stream, %why, "jobs go to the outage journal"),
