@@ -227,24 +227,25 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
             Ok(Queue::Embedded(embedded))
         }
         Backend::Redis(settings) => {
-            let outage = open_journal(config, workers)?;
+            let outage = open_journal(config, settings.journal_lanes(), workers)?;
             // A job that Redis hasn't confirmed after three quarters of the time goes to the journal.
             let settle_after = config.queue_timeout * 3 / 4;
-            let (redis, writer) =
-                Redis::new(settings, &config.app, settle_after, outage, metrics.queue.clone());
-            workers.spawn_task("redis-writer", writer.run());
+            let (redis, writers) =
+                Redis::new(settings, &config.app, settle_after, outage.as_ref(), &metrics.queue);
+            for writer in writers {
+                workers.spawn_task("redis-writer", writer.run());
+            }
             Ok(Queue::Redis(Box::new(redis)))
         }
     }
 }
 
-fn open_journal(config: &Config, workers: &mut Workers) -> Result<Option<Outage>, StartError> {
+fn open_journal(config: &Config, lanes: u32, workers: &mut Workers) -> Result<Option<Outage>, StartError> {
     let Some(folder) = &config.data_dir else { return Ok(None) };
     let (journal, writer, identity, recovered) =
-        Journal::open(folder, open_on_disk(), 1, config.journal_limit_bytes)?;
+        Journal::open(folder, open_on_disk(), lanes, config.journal_limit_bytes)?;
     let runtime = Handle::current();
     workers.spawn_thread("journal-writer", move || writer.run(&runtime)).map_err(StartError::Thread)?;
-    let recovered = recovered.into_iter().next().unwrap_or_default();
     Ok(Some(Outage { journal, identity, recovered }))
 }
 

@@ -36,9 +36,9 @@ impl Readiness {
 
 /// The first app whose queue takes no jobs, and why.
 pub(super) fn queue_health(context: &Context) -> Result<(), String> {
-    context.apps.iter().try_for_each(|app| match &*app.queue.health().borrow() {
+    context.apps.iter().try_for_each(|app| match app.queue.health() {
         Health::Up | Health::Journaling(_) => Ok(()),
-        Health::Down(why) => Err(why.clone()),
+        Health::Down(why) => Err(why),
     })
 }
 

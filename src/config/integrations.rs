@@ -19,7 +19,7 @@ use crate::payload::xml::{Arrays, Root};
 use crate::payload::{Format, PayloadOptions};
 use crate::signature::keys::KeyCache;
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "id",
     "name",
     "enabled",
@@ -29,6 +29,7 @@ const KEYS: [&str; 16] = [
     "allowed_list",
     "body_limit",
     "rate",
+    "keep_order",
     "signature",
     "public_url",
     "verify_token",
@@ -152,6 +153,7 @@ impl File<'_> {
             "body_limit" => {
                 integration.body_limit_bytes = self.parsed(path, value, body_limit_bytes).unwrap_or_default();
             }
+            "keep_order" => integration.is_unordered = !self.boolean(path, value).unwrap_or(true),
             "rate" => {
                 let rate = self.parsed(path, value, parse::rate);
                 integration.rate = rate.map(|rate| RateLimit::new(rate, Instant::now()));

@@ -120,7 +120,7 @@ impl Usage {
 }
 
 impl Journal {
-    /// Opens the journal of so many lanes in a folder, which is made if it is missing, and begins an epoch. It takes
+    /// Opens the journal of so many lanes, and of all that ever wrote to it, in a folder, which is made if it is missing, and begins an epoch. It takes
     /// jobs while it holds fewer than `limit_bytes`.
     ///
     /// # Errors

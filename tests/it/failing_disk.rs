@@ -14,6 +14,7 @@ use retrieve_gateway::queue::files::OpenFile;
 use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest, Receipt};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 const HEALTHY: u8 = 0;
@@ -88,7 +89,7 @@ fn open(folder: &TempDir, fault: &Arc<AtomicU8>) -> (Arc<Queue>, std::thread::Jo
 async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
     let job = Job { id: Uuid::now_v7(), document: text.to_owned().into() };
     let reservation = MemoryBudget::new(1000).reserve(text.len()).unwrap();
-    queue.append(job, reservation, Duration::from_secs(10)).await
+    queue.append(job, None, reservation, Duration::from_secs(10)).await
 }
 
 async fn documents(queue: &Queue) -> Vec<String> {
@@ -97,9 +98,14 @@ async fn documents(queue: &Queue) -> Vec<String> {
     page.entries.iter().map(|entry| String::from_utf8(entry.document.to_vec()).unwrap()).collect()
 }
 
+fn health_of(queue: &Queue) -> watch::Receiver<Health> {
+    let Queue::Embedded(embedded) = queue else { panic!("another queue") };
+    embedded.health()
+}
+
 /// The next report of the queue's health.
 async fn changes(queue: &Queue) -> Health {
-    let mut health = queue.health();
+    let mut health = health_of(queue);
     health.mark_unchanged();
     tokio::time::timeout(Duration::from_secs(10), health.changed()).await.expect("no report").unwrap();
     health.borrow().clone()
@@ -111,7 +117,7 @@ async fn close(queue: Arc<Queue>, writer: std::thread::JoinHandle<()>) {
 }
 
 async fn comes_back(queue: &Queue) {
-    let mut health = queue.health();
+    let mut health = health_of(queue);
     let up = health.wait_for(|health| *health == Health::Up);
     tokio::time::timeout(Duration::from_secs(10), up).await.expect("it doesn't come back").unwrap();
 }

@@ -5,14 +5,23 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 
-use super::{ORIGIN, Reader};
+use super::{ORIGIN, Reader, Unreadable};
 use crate::queue::redis::Settings;
 use crate::queue::redis::target::Target;
 use crate::queue::redis::tls::{self, Identity};
 
 impl Reader<'_> {
     pub(super) fn redis(&mut self, target: Target) -> Settings {
-        Settings { tls: self.tls(target.is_tls), target }
+        Settings { tls: self.tls(target.is_tls), target, shards: self.shards() }
+    }
+
+    fn shards(&mut self) -> u32 {
+        const LARGEST: u32 = 256;
+        let shards = self.parse("RETRIEVE_SHARDS", |text| match text.parse() {
+            Ok(shards @ 1..=LARGEST) => Ok(shards),
+            _ => Err(Unreadable::new(format!("`{text}` isn't a number from 1 to {LARGEST}"))),
+        });
+        shards.unwrap_or(1)
     }
 
     fn tls(&mut self, is_tls: bool) -> Option<Arc<ClientConfig>> {

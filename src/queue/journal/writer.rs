@@ -67,6 +67,8 @@ impl JournalWriter {
             let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
             notes.epoch = notes.epoch.max(now);
         }
+        // With fewer lanes than before, the others may still hold jobs.
+        let lanes = lanes.max(notes.lanes.keys().next_back().map_or(0, |last| last + 1));
         let older: Vec<_> = files.open_older()?.into_iter().map(|(_, file)| file).collect();
         let opened: Vec<_> =
             older.iter().cloned().chain(active.iter().map(|(_, file)| Arc::clone(file))).collect();

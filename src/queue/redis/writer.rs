@@ -17,7 +17,7 @@ use super::link::{Link, LinkEvent, finish};
 use super::script::{self, Fence, Verdict};
 use super::server::{Connection, Server};
 use super::{Keys, Outage};
-use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError};
+use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError, Recovered};
 use crate::queue::lane::{Append, Waiter, Waiting};
 use crate::queue::producer::{BEGINNING, Epoch, Loss, Position, Producer, Standing, ToSend};
 use crate::queue::{Health, QueueError, time_for};
@@ -103,28 +103,27 @@ enum Event {
     Noted(Result<u64, JournalError>),
 }
 
-/// The one lane of an app.
-const LANE: u32 = 0;
-
 impl RedisWriter {
     pub(super) fn new(
         waiting: Waiting,
         server: Server,
         keys: Keys,
         settle_after: Duration,
-        outage: Option<Outage>,
+        outage: Option<&Outage>,
         health: watch::Sender<Health>,
         metrics: QueueMetrics,
     ) -> RedisWriter {
         let nonce = Uuid::new_v4().as_u64_pair().1;
         let (journal, identity, recovered) = match outage {
-            Some(outage) => (Some(outage.journal), Some(outage.identity), outage.recovered),
-            None => (None, None, Default::default()),
+            Some(outage) => (Some(outage.journal.clone()), Some(outage.identity), &outage.recovered[..]),
+            None => (None, None, &[][..]),
         };
         // Without a folder to remember it, each start is a producer of its own.
         let producer_id = identity.map_or_else(Uuid::new_v4, |identity| identity.producer);
         let epoch = Epoch { number: identity.map_or(1, |identity| identity.epoch), nonce };
-        let field = format!("{}.{LANE}", producer_id.simple());
+        let field = format!("{}.{}", producer_id.simple(), keys.lane);
+        let of_lane = usize::try_from(keys.lane).ok().and_then(|lane| recovered.get(lane));
+        let recovered: Recovered = of_lane.cloned().unwrap_or_default();
         let link = Link::start(&server, &keys, &field);
         RedisWriter {
             producer: Producer::new(
@@ -320,7 +319,8 @@ impl RedisWriter {
         match self.open_journal().cloned() {
             Some(journal) => {
                 let Some((run, batches)) = self.producer.begin_writing() else { return };
-                let change = Change::Append { lane: LANE, run, promised: self.producer.promised(), batches };
+                let change =
+                    Change::Append { lane: self.keys.lane, run, promised: self.producer.promised(), batches };
                 self.writing = Some(Box::pin(async move { journal.change(change).await }));
             }
             None => self.refuse_unresolved(),
@@ -347,9 +347,9 @@ impl RedisWriter {
                 ToSend::Nothing => return,
                 ToSend::Fetch { place, len } => {
                     if let (Some(journal), None) = (self.journal.clone(), &self.reading) {
-                        let len = len.min(READ_AHEAD);
+                        let (lane, len) = (self.keys.lane, len.min(READ_AHEAD));
                         self.reading =
-                            Some(Box::pin(async move { (place, journal.read(LANE, place, len).await) }));
+                            Some(Box::pin(async move { (place, journal.read(lane, place, len).await) }));
                     }
                     return;
                 }
@@ -446,7 +446,7 @@ impl RedisWriter {
             return self.go_up(connection);
         };
         let change = Change::Renumber {
-            lane: LANE,
+            lane: self.keys.lane,
             runs: self.producer.runs().copied().collect(),
             resolved_below: self.producer.resolved_below(),
             promised: self.producer.promised(),
@@ -504,7 +504,7 @@ impl RedisWriter {
         self.quiet_notes = 0;
         let journal = self.journal.clone().filter(|_| self.producer.is_live())?;
         self.noted = (resolved_below, promised);
-        let change = Change::Forget { lane: LANE, resolved_below, promised };
+        let change = Change::Forget { lane: self.keys.lane, resolved_below, promised };
         Some(Box::pin(async move { journal.change(change).await }))
     }
 
