@@ -5,6 +5,7 @@
 //! that it lies fsynced in the outage journal; what is there goes to Redis, in order, as soon as it is back.
 //! Redis's own settings decide what a confirmation survives.
 
+mod checks;
 mod link;
 mod read;
 mod script;
@@ -18,7 +19,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::RedisError;
+use redis::{ErrorKind, RedisError};
 use tokio::sync::watch;
 use tokio_rustls::rustls::ClientConfig;
 
@@ -101,6 +102,19 @@ pub struct Settings {
     pub tls: Option<Arc<ClientConfig>>,
     /// Over how many streams the app's jobs are spread.
     pub shards: u32,
+    /// When a batch counts as confirmed.
+    pub ack: Ack,
+}
+
+/// When a batch counts as confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// When Redis has executed it.
+    Redis,
+    /// When so many replicas have it too.
+    Replicas(u32),
+    /// When it is fsynced in Redis's append-only file.
+    Fsync,
 }
 
 impl Settings {
@@ -136,7 +150,7 @@ impl Redis {
         outage: Option<&Outage>,
         metrics: &QueueMetrics,
     ) -> (Redis, Vec<RedisWriter>) {
-        let server = Server::new(settings.target.clone(), settings.tls.clone());
+        let server = Server::new(settings);
         let mut writers = Vec::new();
         let mut open = |number| {
             let keys = Keys::of(app, number);
@@ -194,9 +208,19 @@ impl Redis {
 
 /// The server's code and words, without the address or the URL that the client was given.
 fn describe(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
+    let words = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (Some(code), None) => code.to_owned(),
+        (None, Some(detail)) if error.kind() == ErrorKind::UnexpectedReturnType => detail.to_owned(),
         (None, _) => error.to_string(),
+    };
+    // Redis 6.2 has no code for what a script may not do.
+    if error.code() == Some("NOPERM") || words.contains("can't run this command") {
+        return format!("{words}; the rights that this user needs: {RIGHTS}");
     }
+    words
 }
+
+/// What a user of the gateway needs, as `ACL SETUSER` takes it, besides the keys. docs/redis.md says what for.
+pub const RIGHTS: &str = "+evalsha +script|load +hget +hset +xadd +xlen +xinfo +type +set +get +pexpire +xread +xrevrange \
+                          +info +config|get +wait +role +cluster";

@@ -16,6 +16,7 @@ mod payloads;
 mod private_plane;
 mod proxy_protocol;
 mod redis;
+mod redis_checks;
 mod redis_shards;
 mod redis_topology;
 mod report_mode;

@@ -6,13 +6,25 @@ use std::sync::Arc;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{ORIGIN, Reader, Unreadable};
-use crate::queue::redis::Settings;
 use crate::queue::redis::target::Target;
 use crate::queue::redis::tls::{self, Identity};
+use crate::queue::redis::{Ack, Settings};
 
 impl Reader<'_> {
     pub(super) fn redis(&mut self, target: Target) -> Settings {
-        Settings { tls: self.tls(target.is_tls), target, shards: self.shards() }
+        Settings { tls: self.tls(target.is_tls), target, shards: self.shards(), ack: self.ack() }
+    }
+
+    fn ack(&mut self) -> Ack {
+        let ack = self.parse("RETRIEVE_ACK", |text| match (text, text.strip_prefix("replicas:")) {
+            ("redis", _) => Ok(Ack::Redis),
+            ("fsync", _) => Ok(Ack::Fsync),
+            (_, Some(count)) if count.parse().is_ok_and(|count: u32| count > 0) => {
+                Ok(Ack::Replicas(count.parse().unwrap_or(1)))
+            }
+            _ => Err(Unreadable::new(format!("`{text}` is none of redis, replicas:<number>, fsync"))),
+        });
+        ack.unwrap_or(Ack::Redis)
     }
 
     fn shards(&mut self) -> u32 {

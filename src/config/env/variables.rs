@@ -50,6 +50,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("RETRIEVE_REDIS_CERT", "", "with rediss://: file of the certificate that the gateway shows"),
     variable("RETRIEVE_REDIS_KEY", "", "with rediss://: file of that certificate's private key"),
     variable("RETRIEVE_SHARDS", "1", "with Redis: over how many streams the app's jobs are spread"),
+    variable(
+        "RETRIEVE_ACK",
+        "redis",
+        "with Redis: a job counts when redis, replicas:<number> or its fsync has it",
+    ),
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
     variable("RETRIEVE_DATA_DIR", "./data", "with Redis: folder of the outage journal; off: none, then 503"),
     variable("RETRIEVE_JOURNAL_LIMIT", "1GiB", "what the outage journal may hold; then 503"),

@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesOrdered, StreamExt};
 use redis::{Cmd, RedisError, Value};
 use tokio::time::{Instant, Sleep};
 
+use super::checks::{Facts, check_policy};
 use super::script::{self, Fence, Verdict};
 use super::server::{Connection, Server};
 use super::{CONNECT_TIMEOUT, Keys, describe};
@@ -44,7 +45,7 @@ pub enum Link {
 pub struct Up {
     connection: Connection,
     replies: FuturesOrdered<BoxFuture<'static, Result<Value, RedisError>>>,
-    probing: Option<BoxFuture<'static, Result<Value, RedisError>>>,
+    probing: Option<BoxFuture<'static, Result<(), String>>>,
     probe_at: Instant,
 }
 
@@ -74,7 +75,10 @@ impl Link {
         let (server, keys, producer) = (server.clone(), keys.clone(), producer.to_owned());
         Link::Connecting(Box::pin(async move {
             let mut connection = server.connect(&keys.stream, CONNECT_TIMEOUT).await?;
+            let facts = Facts::ask(&mut connection).await.map_err(|error| describe(&error))?;
+            facts.require(server.settings().ack)?;
             let marker = greet(&mut connection, &keys, &producer).await.map_err(|error| describe(&error))?;
+            server.announce(&facts);
             Ok((connection, marker))
         }))
     }
@@ -91,7 +95,7 @@ impl Link {
     /// Sends a fence.
     pub fn fence(mut connection: Connection, fence: Cmd) -> Link {
         Link::Fencing(Box::pin(async move {
-            let reply = fence.query_async(&mut connection).await?;
+            let reply = connection.write(fence).await?;
             Ok((connection, script::fence_verdict(reply)?))
         }))
     }
@@ -145,7 +149,7 @@ impl Up {
     /// Sends a batch.
     pub fn send(&mut self, batch: Cmd) {
         let mut connection = self.connection.clone();
-        self.replies.push_back(Box::pin(async move { batch.query_async(&mut connection).await }));
+        self.replies.push_back(Box::pin(async move { connection.write(batch).await }));
         self.probe_at = Instant::now() + PROBE_INTERVAL;
     }
 
@@ -161,15 +165,19 @@ impl Up {
                 probed = finish(&mut self.probing) => {
                     self.probing = None;
                     self.probe_at = Instant::now() + PROBE_INTERVAL;
-                    return match probed.and_then(|reply| require_stream(keys, reply)) {
+                    return match probed {
                         Ok(()) => LinkEvent::Probed,
-                        Err(error) => LinkEvent::Broken(describe(&error)),
+                        Err(trouble) => LinkEvent::Broken(trouble),
                     };
                 }
                 () = tokio::time::sleep_until(self.probe_at), if self.probing.is_none() => {
                     let (mut connection, keys) = (self.connection.clone(), keys.clone());
-                    self.probing =
-                        Some(Box::pin(async move { script::probe(&keys).query_async(&mut connection).await }));
+                    self.probing = Some(Box::pin(async move {
+                        let kind = script::probe(&keys).query_async(&mut connection).await;
+                        let probed = kind.and_then(|kind| require_stream(&keys, kind));
+                        probed.map_err(|error| describe(&error))?;
+                        check_policy(&mut connection).await
+                    }));
                 }
             }
         }
@@ -182,9 +190,13 @@ async fn greet(
     keys: &Keys,
     producer: &str,
 ) -> Result<Option<Marker>, RedisError> {
-    script::load().query_async::<()>(connection).await?;
-    require_stream(keys, script::probe(keys).query_async(connection).await?)?;
-    script::marker(script::read_marker(keys, producer).query_async(connection).await?)
+    for load in script::load() {
+        load.query_async::<()>(connection).await?;
+    }
+    let marker = script::marker(script::read_marker(keys, producer).query_async(connection).await?)?;
+    // Written after the marker was read, so that the confirmation holds for what the marker speaks of.
+    require_stream(keys, connection.write(script::probe(keys)).await?)?;
+    Ok(marker)
 }
 
 /// Waits for what is going on, if anything is.

@@ -8,27 +8,69 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, Value};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, Value,
+};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, ClientConfig};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
 
+use super::checks::Facts;
 use super::slots;
 use super::target::{Address, Login, Target, Topology};
-use super::{CONNECT_TIMEOUT, describe};
+use super::{Ack, CONNECT_TIMEOUT, Settings, describe};
 
 /// How many nodes of a cluster are remembered besides the seeds.
 const NODES_LIMIT: usize = 32;
+
+/// How long replicas or a disk may take to confirm: less than a command may take, so that the server's answer comes.
+const CONFIRM_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// A connection; it is closed when the last clone is dropped, whatever it still waits for.
 #[derive(Clone)]
 pub struct Connection {
     commands: MultiplexedConnection,
+    ack: Ack,
     _driver: Arc<AbortOnDropHandle<()>>,
+}
+
+impl Connection {
+    /// Sends a command that writes; its answer comes when what it wrote, and everything before it on this connection, is
+    /// where [`Ack`] wants it.
+    pub async fn write(&mut self, command: Cmd) -> Result<Value, RedisError> {
+        let millis = u64::try_from(CONFIRM_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        let mut wait = Cmd::new();
+        match self.ack {
+            Ack::Redis => return command.query_async(self).await,
+            Ack::Replicas(count) => wait.arg("WAIT").arg(count).arg(millis),
+            Ack::Fsync => wait.arg("WAITAOF").arg(1).arg(0).arg(millis),
+        };
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(command).add_command(wait);
+        let mut replies = self.req_packed_commands(&pipeline, 0, 2).await?.into_iter();
+        let reply = replies.next().unwrap_or_default().extract_error()?;
+        let confirmed = match replies.next().unwrap_or_default().extract_error()? {
+            // WAITAOF says how many servers' own files, then how many replicas'.
+            Value::Array(counts) => counts.into_iter().next().unwrap_or_default(),
+            count => count,
+        };
+        let confirmed: u32 = redis::from_redis_value(confirmed)?;
+        let missing = match self.ack {
+            Ack::Replicas(count) if confirmed < count => {
+                format!("{confirmed} of {count} replicas confirmed within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
+            }
+            Ack::Fsync if confirmed < 1 => {
+                format!("Redis's disk didn't confirm within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
+            }
+            Ack::Redis | Ack::Replicas(_) | Ack::Fsync => return Ok(reply),
+        };
+        Err((ErrorKind::UnexpectedReturnType, "not confirmed", missing).into())
+    }
 }
 
 impl ConnectionLike for Connection {
@@ -53,26 +95,49 @@ impl ConnectionLike for Connection {
 /// Where the app's streams are, and how they are reached.
 #[derive(Clone)]
 pub struct Server {
-    target: Arc<Target>,
-    tls: Option<Arc<ClientConfig>>,
+    settings: Arc<Settings>,
     /// The nodes of a cluster in the order in which they are asked.
     nodes: Arc<Mutex<Vec<Address>>>,
+    /// What was logged of the server, so that it is logged when it changes.
+    said: Arc<Mutex<String>>,
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("topology", &self.target.topology).finish_non_exhaustive()
+        f.debug_struct("Server").field("topology", &self.settings.target.topology).finish_non_exhaustive()
     }
 }
 
 impl Server {
     /// Nothing is connected to yet.
-    pub fn new(target: Target, tls: Option<Arc<ClientConfig>>) -> Server {
-        let nodes = match &target.topology {
+    pub fn new(settings: &Settings) -> Server {
+        let nodes = match &settings.target.topology {
             Topology::Cluster { seeds } => seeds.clone(),
             Topology::Single(_) | Topology::Sentinel { .. } => Vec::new(),
         };
-        Server { target: Arc::new(target), tls, nodes: Arc::new(Mutex::new(nodes)) }
+        Server {
+            settings: Arc::new(settings.clone()),
+            nodes: Arc::new(Mutex::new(nodes)),
+            said: Arc::default(),
+        }
+    }
+
+    /// What the queue was told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Says in the log what the server makes of a 200, if that is news.
+    pub fn announce(&self, facts: &Facts) {
+        let said = facts.survival(self.settings.ack);
+        let mut last = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != said {
+            info!("{said}");
+            if let Some(warning) = facts.warning() {
+                warn!("{warning}");
+            }
+            *last = said;
+        }
     }
 
     /// Connects to the node that takes writes for a key. A command may take `response_timeout`.
@@ -80,7 +145,7 @@ impl Server {
     /// # Errors
     /// Why not, in words that hold no password.
     pub async fn connect(&self, key: &str, response_timeout: Duration) -> Result<Connection, String> {
-        let Target { topology, login, database, .. } = &*self.target;
+        let Target { topology, login, database, .. } = &self.settings.target;
         match topology {
             Topology::Single(address) => self.dial(address, login, *database, response_timeout).await,
             Topology::Sentinel { sentinels, master, login: sentinel_login } => {
@@ -133,7 +198,7 @@ impl Server {
         key: &str,
         response_timeout: Duration,
     ) -> Result<Connection, String> {
-        let Target { login, database, .. } = &*self.target;
+        let Target { login, database, .. } = &self.settings.target;
         self.ask_last(node);
         let mut asked = self.dial(node, login, *database, response_timeout).await?;
         let failed = |error: RedisError| format!("{node}: {}", describe(&error));
@@ -185,18 +250,20 @@ impl Server {
         if let Some(password) = &login.password {
             info = info.set_password(password.expose_secret());
         }
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_timeout));
+        let ack = self.settings.ack;
         let dialling = async {
             let broken = |error: std::io::Error| error.to_string();
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(broken)?;
             stream.set_nodelay(true).map_err(broken)?;
-            let Some(tls) = &self.tls else { return open(&info, stream, response_timeout).await };
+            let Some(tls) = &self.settings.tls else { return open(&info, stream, config, ack).await };
             let name = ServerName::try_from(address.host.clone())
                 .map_err(|_| "its name can't be that of a certificate".to_owned())?;
             let stream = TlsConnector::from(Arc::clone(tls))
                 .connect(name, stream)
                 .await
                 .map_err(|error| tls_trouble(&error))?;
-            open(&info, stream, response_timeout).await
+            open(&info, stream, config, ack).await
         };
         let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dialling).await;
         let dialled = dialled.unwrap_or_else(|_| Err(format!("no answer within {CONNECT_TIMEOUT:?}")));
@@ -207,12 +274,12 @@ impl Server {
 async fn open(
     info: &RedisConnectionInfo,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    response_timeout: Duration,
+    config: AsyncConnectionConfig,
+    ack: Ack,
 ) -> Result<Connection, String> {
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_timeout));
     let opened = MultiplexedConnection::new_with_config(info, stream, config).await;
     let (commands, driver) = opened.map_err(|error| describe(&error))?;
-    Ok(Connection { commands, _driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) })
+    Ok(Connection { commands, ack, _driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) })
 }
 
 fn tls_trouble(error: &std::io::Error) -> String {
