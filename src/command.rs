@@ -130,7 +130,11 @@ fn settings_help() -> String {
         help.push_str(&format!("  {:<27} {} [{default}]\n", variable.name, variable.help));
     }
     help.push_str(
-        "A secret RETRIEVE_X (RETRIEVE_ADMIN_TOKEN, RETRIEVE_QUEUE) may be given as RETRIEVE_X_FILE.",
+        "URLs of a Redis: redis://[user:password@]host[:port][/database],\n  \
+         redis-sentinel://[user:password@]host[:port],host[:port]/master-name[/database]\n  \
+         (?sentinel_user= and ?sentinel_password= where the sentinels want a login),\n  \
+         redis-cluster://[user:password@]host[:port],host[:port]; rediss… instead of redis… for TLS.\n\n\
+         A secret RETRIEVE_X (RETRIEVE_ADMIN_TOKEN, RETRIEVE_QUEUE) may be given as RETRIEVE_X_FILE.",
     );
     help
 }

@@ -21,6 +21,7 @@ use crate::admission::networks::NetworkTable;
 use crate::ingest::listener::ConnectionLimits;
 use crate::integration::Integrations;
 use crate::outbound;
+use crate::queue::redis;
 use crate::signature::keys::KeyCache;
 use crate::telemetry::LogConfig;
 
@@ -114,8 +115,8 @@ pub struct Config {
 pub enum Backend {
     /// `embedded:<folder>`.
     Embedded(PathBuf),
-    /// `redis://…`; may hold a password.
-    Redis(SecretString),
+    /// `redis://…` and the like.
+    Redis(Box<redis::Settings>),
 }
 
 /// How much memory one byte of a body may take until its job is settled, at the worst: the body, its text in UTF-8,

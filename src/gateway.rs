@@ -66,9 +66,6 @@ pub enum StartError {
     /// The embedded queue can't be opened.
     #[error(transparent)]
     Queue(#[from] OpenError),
-    /// The Redis URL can't be used.
-    #[error("RETRIEVE_QUEUE: {0}")]
-    Redis(redis::RedisError),
     /// There are names to look up, and no resolver.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
@@ -230,14 +227,15 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
             workers.spawn_thread("embedded-writer", run).map_err(StartError::Thread)?;
             Ok(Queue::Embedded(embedded))
         }
-        Backend::Redis(url) => {
-            let outage = open_journal(config, workers)?;
+        Backend::Redis(settings) => {
+            let outage = open_journal(config, settings.journal_lanes(), workers)?;
             // A job that Redis hasn't confirmed after three quarters of the time goes to the journal.
             let settle_after = config.queue_timeout * 3 / 4;
-            let (redis, writer, mover) =
-                Redis::new(url, &config.app, settle_after, outage, metrics.queue.clone())
-                    .map_err(StartError::Redis)?;
-            workers.spawn_task("redis-writer", writer.run());
+            let (redis, writers, mover) =
+                Redis::new(settings, &config.app, settle_after, outage.as_ref(), &metrics.queue);
+            for writer in writers {
+                workers.spawn_task("redis-writer", writer.run());
+            }
             if let Some(mover) = mover {
                 workers.spawn_task("mover", mover.run());
             }
@@ -246,15 +244,14 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
     }
 }
 
-fn open_journal(config: &Config, workers: &mut Workers) -> Result<Option<Outage>, StartError> {
+fn open_journal(config: &Config, lanes: u32, workers: &mut Workers) -> Result<Option<Outage>, StartError> {
     let Some(folder) = &config.data_dir else { return Ok(None) };
     let folder = Folder::open(folder)?;
     let leftover = Leftover::open(&folder, open_on_disk())?;
     let (journal, writer, identity, recovered) =
-        Journal::open(folder, open_on_disk(), 1, config.journal_limit_bytes)?;
+        Journal::open(folder, open_on_disk(), lanes, config.journal_limit_bytes)?;
     let runtime = Handle::current();
     workers.spawn_thread("journal-writer", move || writer.run(&runtime)).map_err(StartError::Thread)?;
-    let recovered = recovered.into_iter().next().unwrap_or_default();
     Ok(Some(Outage { journal, identity, recovered, leftover }))
 }
 

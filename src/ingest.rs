@@ -126,7 +126,8 @@ pub async fn ingest(
     let growth = job.document.len().saturating_sub(reservation.bytes());
     context.memory.extend(&mut reservation, growth).map_err(|_| Rejection::Overloaded)?;
     let appending = Instant::now();
-    let receipt = app.queue.append(job, reservation, context.queue_timeout).await;
+    let order_key = (!integration.is_unordered).then_some(route.integration);
+    let receipt = app.queue.append(job, order_key, reservation, context.queue_timeout).await;
     context.metrics.queue_seconds.observe(appending.elapsed().as_secs_f64());
     let answer = integration.source.map_or(source::Answer::Standard, |source| source.answer);
     Ok(Accepted::Job { receipt: receipt?, answer })

@@ -82,6 +82,8 @@ pub struct Integration {
     pub handshake: HandshakeSettings,
     /// The URL that the sender calls, for the schemes that sign it.
     pub public_url: Option<String>,
+    /// Whether its jobs may lie on any shard of the queue, in any order.
+    pub is_unordered: bool,
     /// How its payloads become JSON.
     pub payload: PayloadOptions,
     /// Whether repeats are dropped.

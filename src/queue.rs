@@ -13,7 +13,6 @@ pub mod redis;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::job::Job;
@@ -151,7 +150,8 @@ pub enum Queue {
 }
 
 impl Queue {
-    /// Makes a job durable within [`time_for`] its length. The reservation is given back when the store has let go of
+    /// Makes a job durable within [`time_for`] its length. Jobs of one `order_key` are stored in their order; without one the
+    /// order may be any, where the queue is spread over several streams. The reservation is given back when the store has let go of
     /// the job.
     ///
     /// # Errors
@@ -159,12 +159,13 @@ impl Queue {
     pub async fn append(
         &self,
         job: Job,
+        order_key: Option<&str>,
         reservation: Reservation,
         timeout: Duration,
     ) -> Result<Receipt, QueueError> {
         match self {
             Queue::Embedded(embedded) => embedded.lane().append(job, reservation, timeout).await,
-            Queue::Redis(redis) => redis.lane().append(job, reservation, timeout).await,
+            Queue::Redis(redis) => redis.append(job, order_key, reservation, timeout).await,
         }
     }
 
@@ -199,9 +200,9 @@ impl Queue {
     }
 
     /// Whether the store takes jobs now.
-    pub fn health(&self) -> watch::Receiver<Health> {
+    pub fn health(&self) -> Health {
         match self {
-            Queue::Embedded(embedded) => embedded.health(),
+            Queue::Embedded(embedded) => embedded.health().borrow().clone(),
             Queue::Redis(redis) => redis.health(),
         }
     }
@@ -210,7 +211,7 @@ impl Queue {
     pub fn close(&self) {
         match self {
             Queue::Embedded(embedded) => embedded.lane().close(),
-            Queue::Redis(redis) => redis.lane().close(),
+            Queue::Redis(redis) => redis.close(),
         }
     }
 }

@@ -36,10 +36,10 @@ impl Readiness {
 
 /// The first app whose queue takes no jobs, and why; or else what there is to say of one that does.
 pub(super) fn queue_health(context: &Context) -> Result<Option<String>, String> {
-    context.apps.iter().try_fold(None, |note, app| match &*app.queue.health().borrow() {
+    context.apps.iter().try_fold(None, |note, app| match app.queue.health() {
         Health::Up => Ok(note),
         Health::Journaling(why) => Ok(Some(format!("jobs go to the outage journal: {why}"))),
-        Health::Down(why) => Err(why.clone()),
+        Health::Down(why) => Err(why),
     })
 }
 

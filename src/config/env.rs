@@ -1,5 +1,6 @@
 //! The environment: the one place that knows the names of the variables.
 
+mod redis;
 mod variables;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::admission::networks::{NetworkTable, parse_network};
 use crate::ingest::listener::ConnectionLimits;
 use crate::outbound;
 use crate::payload::Limits;
+use crate::queue::redis::target::Target;
 use crate::signature::keys::KeyCache;
 use crate::telemetry::{self, LogConfig, LogFormat};
 
@@ -336,7 +338,12 @@ impl Reader<'_> {
     fn queue(&mut self) -> Backend {
         let name = "RETRIEVE_QUEUE";
         let text = self.secret(name).unwrap_or_else(|| SecretString::from(default_of(name)));
-        parse_queue(text.expose_secret()).unwrap_or_else(|unreadable| {
+        let backend = match Target::parse(text.expose_secret()) {
+            None => parse_embedded(text.expose_secret()).map(Backend::Embedded),
+            Some(Ok(target)) => Ok(Backend::Redis(Box::new(self.redis(target)))),
+            Some(Err(error)) => Err(Unreadable::new(error.to_string()).hint(REDIS_HINT)),
+        };
+        backend.unwrap_or_else(|unreadable| {
             self.error(name, unreadable);
             Backend::Embedded(PathBuf::new())
         })
@@ -400,25 +407,17 @@ pub(super) fn add_entry(list: &mut Allowlist, item: &str, key: &str, origin: &st
     }
 }
 
+const REDIS_HINT: &str = "write redis://user:password@host:6379/0, redis-sentinel://host:26379,host:26379/mymaster or \
+                          redis-cluster://host:6379,host:6379";
+
 /// Never repeats the text: it may hold a password.
-fn parse_queue(text: &str) -> Result<Backend, Unreadable> {
+fn parse_embedded(text: &str) -> Result<PathBuf, Unreadable> {
     const HINT: &str = "write embedded:./data or redis://127.0.0.1:6379";
-    let (scheme, rest) =
-        text.split_once(':').ok_or_else(|| Unreadable::new("it has no scheme").hint(HINT))?;
-    match scheme {
-        "embedded" if rest.is_empty() => Err(Unreadable::new("`embedded:` names no folder").hint(HINT)),
-        "embedded" => Ok(Backend::Embedded(PathBuf::from(rest))),
-        "redis" => match redis::Client::open(text) {
-            Ok(_) => Ok(Backend::Redis(SecretString::from(text))),
-            Err(_) => {
-                Err(Unreadable::new("it isn't a Redis URL").hint("write redis://user:password@host:6379/0"))
-            }
-        },
-        "rediss" | "redis-sentinel" | "redis-cluster" => {
-            Err(Unreadable::new(format!("{scheme}:// isn't built yet"))
-                .hint("use redis:// to a single server"))
-        }
-        _ => Err(Unreadable::new("its scheme isn't known").hint(HINT)),
+    match text.split_once(':') {
+        None => Err(Unreadable::new("it has no scheme").hint(HINT)),
+        Some(("embedded", "")) => Err(Unreadable::new("`embedded:` names no folder").hint(HINT)),
+        Some(("embedded", folder)) => Ok(PathBuf::from(folder)),
+        Some(_) => Err(Unreadable::new("its scheme isn't known").hint(HINT)),
     }
 }
 

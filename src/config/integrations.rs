@@ -20,7 +20,7 @@ use crate::payload::{Format, PayloadOptions};
 use crate::signature::fetch::EbayApplication;
 use crate::signature::keys::KeyCache;
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "id",
     "name",
     "enabled",
@@ -30,6 +30,7 @@ const KEYS: [&str; 17] = [
     "allowed_list",
     "body_limit",
     "rate",
+    "keep_order",
     "signature",
     "public_url",
     "verify_token",
@@ -178,6 +179,7 @@ impl File<'_> {
             "body_limit" => {
                 integration.body_limit_bytes = self.parsed(path, value, body_limit_bytes).unwrap_or_default();
             }
+            "keep_order" => integration.is_unordered = !self.boolean(path, value).unwrap_or(true),
             "rate" => {
                 let rate = self.parsed(path, value, parse::rate);
                 integration.rate = rate.map(|rate| RateLimit::new(rate, Instant::now()));

@@ -55,7 +55,8 @@ impl Embedded {
         &self.lane
     }
 
-    pub(super) fn health(&self) -> watch::Receiver<Health> {
+    /// Whether it takes jobs now.
+    pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
     }
 

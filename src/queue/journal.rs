@@ -119,7 +119,8 @@ impl Usage {
 }
 
 impl Journal {
-    /// Opens the journal of so many lanes in a folder, and begins an epoch. It takes jobs while it holds fewer than `limit_bytes`.
+    /// Opens the journal of so many lanes, and of all that ever wrote to it, in a folder, and begins an epoch. It takes jobs
+    /// while it holds fewer than `limit_bytes`.
     ///
     /// # Errors
     /// The folder can't be read or written.

@@ -1,29 +1,39 @@
-//! The Redis queue: an idempotent producer on one connection.
+//! The Redis queue: an idempotent producer on one connection to each of its streams.
 //!
 //! What is waiting goes out as a numbered batch; a script on the server appends it and writes down its number, so that
 //! sending it again changes nothing ([`crate::queue::producer`]). A receipt means that Redis confirmed the batch, or
 //! that it lies fsynced in the outage journal; what is there goes to Redis, in order, as soon as it is back.
 //! Redis's own settings decide what a confirmation survives.
 
+mod checks;
 mod link;
 mod mover;
 mod read;
 mod script;
+mod server;
+mod slots;
+pub mod target;
+pub mod tls;
 mod writer;
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
-use secrecy::{ExposeSecret, SecretString};
+use redis::{ErrorKind, RedisError};
 use tokio::sync::watch;
+use tokio_rustls::rustls::ClientConfig;
 
 pub use self::mover::Mover;
+use self::server::Server;
+use self::target::Target;
 pub use self::writer::RedisWriter;
-use super::Health;
 use super::embedded::Leftover;
 use super::journal::{Identity, Journal, Recovered};
 use super::lane::{Lane, lane};
+use super::{Health, QueueError, Receipt};
+use crate::job::Job;
+use crate::memory::Reservation;
 use crate::telemetry::queue::QueueMetrics;
 
 /// How long a new connection may take, and any command but a batch.
@@ -32,9 +42,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The field of a stream entry that holds the job.
 pub const JOB_FIELD: &str = "job";
 
-/// The keys of an app. The hash tag keeps all of them in one slot of a cluster.
+/// The keys of an app's shard. The hash tag keeps all of them in one slot of a cluster.
 #[derive(Clone, Debug)]
 pub struct Keys {
+    /// The number of the shard's lane: 0 for the one stream of an app that isn't spread, from 1 on for its shards. So a
+    /// lane's number always means the same stream, whatever the number of shards is.
+    pub lane: u32,
     /// The stream of jobs.
     pub stream: String,
     /// The markers of the producers.
@@ -45,10 +58,14 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of the app of that name.
-    pub fn of(app: &str) -> Keys {
-        let prefix = format!("retrieve:{{{app}}}:");
+    /// The keys of a lane of the app of that name.
+    pub fn of(app: &str, lane: u32) -> Keys {
+        let prefix = match lane {
+            0 => format!("retrieve:{{{app}}}:"),
+            lane => format!("retrieve:{{{app}.{}}}:", lane - 1),
+        };
         Keys {
+            lane,
             stream: format!("{prefix}jobs"),
             producers: format!("{prefix}producers"),
             probe: format!("{prefix}probe"),
@@ -65,80 +82,159 @@ impl Keys {
 /// The Redis queue.
 #[derive(Debug)]
 pub struct Redis {
-    lane: Lane,
-    client: Client,
+    server: Server,
+    shards: Vec<Shard>,
+    /// Lanes of an earlier number of shards: nothing new goes there, but what the journal holds for them.
+    older: Vec<Shard>,
+}
+
+/// One stream, and the way to it.
+#[derive(Debug)]
+struct Shard {
     keys: Keys,
+    lane: Lane,
     health: watch::Receiver<Health>,
 }
 
-/// Where the app's stream is.
+/// What the queue is told.
 #[derive(Clone, Debug)]
-struct Server {
-    client: Client,
-    keys: Keys,
+pub struct Settings {
+    /// Where Redis is.
+    pub target: Target,
+    /// How its certificates are judged, where the target asks for TLS.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Over how many streams the app's jobs are spread.
+    pub shards: u32,
+    /// When a batch counts as confirmed.
+    pub ack: Ack,
 }
 
-/// The outage journal, and what this lane found in it.
+/// When a batch counts as confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// When Redis has executed it.
+    Redis,
+    /// When so many replicas have it too.
+    Replicas(u32),
+    /// When it is fsynced in Redis's append-only file.
+    Fsync,
+}
+
+impl Settings {
+    /// The lanes of the shards.
+    fn lanes(&self) -> RangeInclusive<u32> {
+        if self.shards > 1 { 1..=self.shards } else { 0..=0 }
+    }
+
+    /// How many lanes a journal needs.
+    pub fn journal_lanes(&self) -> u32 {
+        self.lanes().end() + 1
+    }
+}
+
+/// The outage journal, and what the lanes found in it.
 #[derive(Debug)]
 pub struct Outage {
     /// The journal.
     pub journal: Journal,
     /// Who writes.
     pub identity: Identity,
-    /// What wasn't confirmed before the last stop.
-    pub recovered: Recovered,
+    /// By lane: what wasn't confirmed before the last stop.
+    pub recovered: Vec<Recovered>,
     /// What an embedded queue left in the same folder.
     pub leftover: Option<Leftover>,
 }
 
 impl Redis {
-    /// A queue at that URL. Connects later, in the writer: a Redis that is away doesn't stop the start. A job that Redis
-    /// hasn't confirmed after `settle_after` goes to the journal; without one it is refused.
-    ///
-    /// # Errors
-    /// The URL isn't one of Redis.
+    /// A queue there, and the worker of each of its lanes. They connect later: a Redis that is away doesn't stop the
+    /// start. A job that Redis hasn't confirmed after `settle_after` goes to the journal; without one it is refused.
     pub fn new(
-        url: &SecretString,
+        settings: &Settings,
         app: &str,
         settle_after: Duration,
-        outage: Option<Outage>,
-        metrics: QueueMetrics,
-    ) -> Result<(Redis, RedisWriter, Option<Mover>), RedisError> {
-        let client = Client::open(url.expose_secret())?;
-        let keys = Keys::of(app);
-        let (lane, waiting) = lane();
-        let (health_sender, health) = watch::channel(Health::Down("not connected yet".to_owned()));
-        let server = Server { client: client.clone(), keys: keys.clone() };
-        let mover = outage.as_ref().and_then(|outage| {
+        outage: Option<&Outage>,
+        metrics: &QueueMetrics,
+    ) -> (Redis, Vec<RedisWriter>, Option<Mover>) {
+        let server = Server::new(settings);
+        let mut writers = Vec::new();
+        let mut open = |number| {
+            let keys = Keys::of(app, number);
+            let (lane, waiting) = lane();
+            let (sender, health) = watch::channel(Health::Down("not connected yet".to_owned()));
+            let (server, metrics) = (server.clone(), metrics.clone());
+            let of_lane =
+                RedisWriter::new(waiting, server, keys.clone(), settle_after, outage, sender, metrics);
+            writers.push(of_lane);
+            Shard { keys, lane, health }
+        };
+        let shards: Vec<Shard> = settings.lanes().map(&mut open).collect();
+        let recovered = (0..).zip(outage.into_iter().flat_map(|outage| &outage.recovered));
+        let backlogs =
+            recovered.filter(|(number, found)| !settings.lanes().contains(number) && !found.runs.is_empty());
+        let older = backlogs.map(|(number, _)| open(number)).collect();
+        let mover = outage.and_then(|outage| {
             let field = format!("{}.moved", outage.identity.producer.simple());
+            let first = shards.first()?;
             let leftover = outage.leftover.clone()?;
-            Some(Mover::new(leftover, server.clone(), field, health.clone(), metrics.clone()))
+            let running = first.health.clone();
+            Some(Mover::new(leftover, server.clone(), first.keys.clone(), field, running, metrics.clone()))
         });
-        let writer = RedisWriter::new(waiting, server, settle_after, outage, health_sender, metrics);
-        Ok((Redis { lane, client, keys, health }, writer, mover))
+        (Redis { server, shards, older }, writers, mover)
     }
 
-    pub(super) fn lane(&self) -> &Lane {
-        &self.lane
+    /// Makes a job durable within [`super::time_for`] its length. Jobs of one `order_key` keep their order; without one a job
+    /// goes to any shard.
+    pub(super) async fn append(
+        &self,
+        job: Job,
+        order_key: Option<&str>,
+        reservation: Reservation,
+        timeout: Duration,
+    ) -> Result<Receipt, QueueError> {
+        // Repeats of a delivery have to meet where the first one is marked.
+        let hash = match (order_key, &job.dedupe) {
+            (Some(key), _) => slots::crc16(key.as_bytes()),
+            (None, Some(dedupe)) => slots::crc16(dedupe.key.as_bytes()),
+            (None, None) => slots::crc16(job.id.as_bytes()),
+        };
+        // There is one shard at least.
+        let shard = &self.shards[usize::from(hash) % self.shards.len()];
+        shard.lane.append(job, reservation, timeout).await
     }
 
-    pub(super) fn health(&self) -> watch::Receiver<Health> {
-        self.health.clone()
+    /// The worst of the lanes': a sender can't choose its lane.
+    pub(super) fn health(&self) -> Health {
+        let mut journaling = None;
+        for lane in self.shards.iter().chain(&self.older) {
+            match &*lane.health.borrow() {
+                Health::Up => {}
+                Health::Journaling(why) => journaling = Some(why.clone()),
+                down @ Health::Down(_) => return down.clone(),
+            }
+        }
+        journaling.map_or(Health::Up, Health::Journaling)
     }
-}
 
-async fn connect(client: &Client, response_timeout: Duration) -> Result<MultiplexedConnection, RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(response_timeout));
-    client.get_multiplexed_async_connection_with_config(&config).await
+    pub(super) fn close(&self) {
+        self.shards.iter().chain(&self.older).for_each(|shard| shard.lane.close());
+    }
 }
 
 /// The server's code and words, without the address or the URL that the client was given.
 fn describe(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
+    let words = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (Some(code), None) => code.to_owned(),
+        (None, Some(detail)) if error.kind() == ErrorKind::UnexpectedReturnType => detail.to_owned(),
         (None, _) => error.to_string(),
+    };
+    // Redis 6.2 has no code for what a script may not do.
+    if error.code() == Some("NOPERM") || words.contains("can't run this command") {
+        return format!("{words}; the rights that this user needs: {RIGHTS}");
     }
+    words
 }
+
+/// What a user of the gateway needs, as `ACL SETUSER` takes it, besides the keys. docs/redis.md says what for.
+pub const RIGHTS: &str = "+evalsha +script|load +hget +hset +xadd +xlen +xinfo +type +set +get +pexpire +xread +xrevrange \
+                          +info +config|get +wait +role +cluster";

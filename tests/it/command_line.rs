@@ -15,7 +15,7 @@ async fn check_prints_every_problem_and_exits_78() {
     let settings = [
         ("RETRIEVE_ALLOWED_LIST", "shopify.com,203.0.113.256,198.51.100.7/24,https://x.example"),
         ("RETRIEVE_BODY_LIMIT", "5MX"),
-        ("RETRIEVE_QUEUE", "redis-cluster://a:hunter2@b"),
+        ("RETRIEVE_QUEUE", "redis-sentinel://a:hunter2@b"),
         ("RETRIEVE_ALOWED_LIST", "*"),
     ];
     let (code, stdout, stderr) = run(&["check"], &settings).await;

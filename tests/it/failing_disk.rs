@@ -14,6 +14,7 @@ use retrieve_gateway::queue::files::OpenFile;
 use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest, Receipt};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::support::attempts::Random;
@@ -108,7 +109,7 @@ fn open_with(
 async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
     let job = Job { id: Uuid::now_v7(), document: text.to_owned().into(), dedupe: None };
     let reservation = MemoryBudget::new(1 << 20).reserve(text.len()).unwrap();
-    queue.append(job, reservation, Duration::from_secs(10)).await
+    queue.append(job, None, reservation, Duration::from_secs(10)).await
 }
 
 async fn documents(queue: &Queue) -> Vec<String> {
@@ -127,9 +128,14 @@ fn path(folder: &TempDir, generation: u32) -> std::path::PathBuf {
     folder.path().join(format!("jobs-{generation:06}.redb"))
 }
 
+fn health_of(queue: &Queue) -> watch::Receiver<Health> {
+    let Queue::Embedded(embedded) = queue else { panic!("another queue") };
+    embedded.health()
+}
+
 /// The next report of the queue's health.
 async fn changes(queue: &Queue) -> Health {
-    let mut health = queue.health();
+    let mut health = health_of(queue);
     health.mark_unchanged();
     tokio::time::timeout(Duration::from_secs(10), health.changed()).await.expect("no report").unwrap();
     health.borrow().clone()
@@ -141,7 +147,7 @@ async fn close(queue: Arc<Queue>, writer: std::thread::JoinHandle<()>) {
 }
 
 async fn comes_back(queue: &Queue) {
-    let mut health = queue.health();
+    let mut health = health_of(queue);
     let up = health.wait_for(|health| *health == Health::Up);
     tokio::time::timeout(Duration::from_secs(10), up).await.expect("it doesn't come back").unwrap();
 }
@@ -288,7 +294,7 @@ async fn while_no_new_file_can_be_made_the_last_one_grows_on() {
     for _ in 0..15 {
         append(&queue, &text).await.unwrap();
     }
-    assert_eq!(*queue.health().borrow(), Health::Up, "three times the size of a file, and nobody noticed");
+    assert_eq!(queue.health(), Health::Up, "three times the size of a file, and nobody noticed");
     assert!(!path(&folder, 2).exists());
     fault.store(HEALTHY, Ordering::SeqCst);
     eventually("the next file is begun", || async {

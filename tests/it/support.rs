@@ -14,21 +14,33 @@ pub mod redis_server;
 use std::future::Future;
 use std::time::Duration;
 
-/// Polls until a condition holds; a test that waits for something says what for. Ten seconds are far more than
-/// anything here needs, so running out of them is a failure, not a matter of a slow machine.
-pub async fn eventually<F, T>(what: &str, mut condition: impl FnMut() -> F) -> T
+/// Polls as [`eventually`] does, for what takes servers that wait for each other.
+pub async fn eventually_within<F, T>(seconds: u64, what: &str, condition: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    let polling = async {
-        loop {
-            if let Some(value) = condition().await {
-                return value;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), polling)
+    tokio::time::timeout(Duration::from_secs(seconds), poll(condition))
         .await
-        .unwrap_or_else(|_| panic!("not in 10 s: {what}"))
+        .unwrap_or_else(|_| panic!("not in {seconds} s: {what}"))
+}
+
+async fn poll<F, T>(mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Polls until a condition holds; a test that waits for something says what for. Ten seconds are far more than
+/// anything here needs, so running out of them is a failure, not a matter of a slow machine.
+pub async fn eventually<F, T>(what: &str, condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    eventually_within(10, what, condition).await
 }

@@ -72,6 +72,8 @@ impl JournalWriter {
         }
         let opened: Vec<_> = files.open_all()?.into_iter().map(|(_, file)| file).collect();
         let older = &opened[..opened.len() - usize::from(active.is_some())];
+        // With fewer lanes than before, the others may still hold jobs.
+        let lanes = lanes.max(notes.lanes.keys().next_back().map_or(0, |last| last + 1));
         let read_error =
             |error: redb::Error| files.file_error(active.as_ref().map_or(0, |active| active.0), &error);
         let mut recovered = Vec::new();

@@ -1,12 +1,19 @@
 -- Begins an epoch: from here on whatever comes late of an older one is refused.
 -- KEYS: the stream, the producers' markers. ARGV: the producer's field, epoch, nonce, time.
--- Says the position of the last batch before the epoch, and whether the stream is empty. A fence is no batch: the
+-- Says the position of the last batch before the epoch, and whether the stream never held anything. A fence is no batch: the
 -- position before an epoch in which nothing was appended is the position before that epoch's fence.
 local kind = redis.call('TYPE', KEYS[1])['ok']
 if kind ~= 'stream' and kind ~= 'none' then
     return redis.error_reply('WRONGTYPE the key ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a stream')
 end
-local is_empty = redis.call('XLEN', KEYS[1]) == 0 and 1 or 0
+-- A stream that was trimmed to nothing has held jobs.
+local is_empty = 1
+if kind == 'stream' then
+    local facts = redis.call('XINFO', 'STREAM', KEYS[1])
+    for i = 1, #facts, 2 do
+        if facts[i] == 'last-generated-id' and facts[i + 1] ~= '0-0' then is_empty = 0 end
+    end
+end
 local marker = redis.call('HGET', KEYS[2], ARGV[1])
 local prior, last = '0 0', '0-0'
 if marker then

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use tokio::time::{Instant, Sleep};
 
+use super::checks::{Facts, check_policy};
 use super::script::{self, Fence, Verdict};
-use super::{CONNECT_TIMEOUT, Keys, Server, connect, describe};
+use super::server::{Connection, Server};
+use super::{CONNECT_TIMEOUT, Keys, describe};
 use crate::queue::journal::JournalError;
 use crate::queue::producer::Marker;
 
@@ -27,13 +28,13 @@ pub enum Link {
     /// Waiting for the next attempt.
     Resting(Pin<Box<Sleep>>),
     /// On the way to a connection, the scripts and the marker.
-    Connecting(BoxFuture<'static, Result<(MultiplexedConnection, Option<Marker>), RedisError>>),
+    Connecting(BoxFuture<'static, Result<(Connection, Option<Marker>), String>>),
     /// A number for an epoch is being written to the disk.
-    Numbering(MultiplexedConnection, BoxFuture<'static, Result<u64, JournalError>>),
+    Numbering(Connection, BoxFuture<'static, Result<u64, JournalError>>),
     /// A fence is on its way.
-    Fencing(BoxFuture<'static, Result<(MultiplexedConnection, Fence), RedisError>>),
+    Fencing(BoxFuture<'static, Result<(Connection, Fence), RedisError>>),
     /// The new numbers are being written to the disk.
-    Noting(MultiplexedConnection, BoxFuture<'static, Result<u64, JournalError>>),
+    Noting(Connection, BoxFuture<'static, Result<u64, JournalError>>),
     /// In step.
     Up(Up),
     /// Another process writes under this identity; nothing more is sent.
@@ -42,9 +43,9 @@ pub enum Link {
 
 /// A connection in step with the server.
 pub struct Up {
-    connection: MultiplexedConnection,
+    connection: Connection,
     replies: FuturesOrdered<BoxFuture<'static, Result<Value, RedisError>>>,
-    probing: Option<BoxFuture<'static, Result<Value, RedisError>>>,
+    probing: Option<BoxFuture<'static, Result<(), String>>>,
     probe_at: Instant,
 }
 
@@ -53,13 +54,13 @@ pub enum LinkEvent {
     /// The pause is over.
     Rested,
     /// The server answered, with its marker.
-    Connected(MultiplexedConnection, Option<Marker>),
+    Connected(Connection, Option<Marker>),
     /// An epoch has a number.
-    Numbered(MultiplexedConnection, u64),
+    Numbered(Connection, u64),
     /// The server answered a fence.
-    Fenced(MultiplexedConnection, Fence),
+    Fenced(Connection, Fence),
     /// The numbers are on the disk.
-    Noted(MultiplexedConnection),
+    Noted(Connection),
     /// The server answered a batch.
     Answered(Verdict),
     /// The server takes writes.
@@ -70,14 +71,15 @@ pub enum LinkEvent {
 
 impl Link {
     /// A first attempt, at once.
-    pub fn start(server: &Server, producer: &str) -> Link {
-        let (Server { client, keys }, producer) = (server.clone(), producer.to_owned());
+    pub fn start(server: &Server, keys: &Keys, producer: &str) -> Link {
+        let (server, keys, producer) = (server.clone(), keys.clone(), producer.to_owned());
         Link::Connecting(Box::pin(async move {
-            let mut connection = connect(&client, CONNECT_TIMEOUT).await?;
-            script::load().query_async::<()>(&mut connection).await?;
-            require_stream(&keys, script::probe(&keys).query_async(&mut connection).await?)?;
-            let marker = script::read_marker(&keys, &producer).query_async(&mut connection).await?;
-            Ok((connection, script::marker(marker)?))
+            let mut connection = server.connect(&keys.stream, CONNECT_TIMEOUT).await?;
+            let facts = Facts::ask(&mut connection).await.map_err(|error| describe(&error))?;
+            facts.require(server.settings().ack)?;
+            let marker = greet(&mut connection, &keys, &producer).await.map_err(|error| describe(&error))?;
+            server.announce(&facts);
+            Ok((connection, marker))
         }))
     }
 
@@ -91,15 +93,15 @@ impl Link {
     }
 
     /// Sends a fence.
-    pub fn fence(mut connection: MultiplexedConnection, fence: Cmd) -> Link {
+    pub fn fence(mut connection: Connection, fence: Cmd) -> Link {
         Link::Fencing(Box::pin(async move {
-            let reply = fence.query_async(&mut connection).await?;
+            let reply = connection.write(fence).await?;
             Ok((connection, script::fence_verdict(reply)?))
         }))
     }
 
     /// A connection in step.
-    pub fn up(connection: MultiplexedConnection) -> Link {
+    pub fn up(connection: Connection) -> Link {
         Link::Up(Up {
             connection,
             replies: FuturesOrdered::new(),
@@ -123,7 +125,7 @@ impl Link {
             }
             Link::Connecting(connecting) => match connecting.await {
                 Ok((connection, marker)) => LinkEvent::Connected(connection, marker),
-                Err(error) => LinkEvent::Broken(describe(&error)),
+                Err(trouble) => LinkEvent::Broken(trouble),
             },
             Link::Numbering(connection, numbering) => match numbering.await {
                 Ok(number) => LinkEvent::Numbered(connection.clone(), number),
@@ -147,7 +149,7 @@ impl Up {
     /// Sends a batch.
     pub fn send(&mut self, batch: Cmd) {
         let mut connection = self.connection.clone();
-        self.replies.push_back(Box::pin(async move { batch.query_async(&mut connection).await }));
+        self.replies.push_back(Box::pin(async move { connection.write(batch).await }));
         self.probe_at = Instant::now() + PROBE_INTERVAL;
     }
 
@@ -163,19 +165,38 @@ impl Up {
                 probed = finish(&mut self.probing) => {
                     self.probing = None;
                     self.probe_at = Instant::now() + PROBE_INTERVAL;
-                    return match probed.and_then(|reply| require_stream(keys, reply)) {
+                    return match probed {
                         Ok(()) => LinkEvent::Probed,
-                        Err(error) => LinkEvent::Broken(describe(&error)),
+                        Err(trouble) => LinkEvent::Broken(trouble),
                     };
                 }
                 () = tokio::time::sleep_until(self.probe_at), if self.probing.is_none() => {
                     let (mut connection, keys) = (self.connection.clone(), keys.clone());
-                    self.probing =
-                        Some(Box::pin(async move { script::probe(&keys).query_async(&mut connection).await }));
+                    self.probing = Some(Box::pin(async move {
+                        let kind = script::probe(&keys).query_async(&mut connection).await;
+                        let probed = kind.and_then(|kind| require_stream(&keys, kind));
+                        probed.map_err(|error| describe(&error))?;
+                        check_policy(&mut connection).await
+                    }));
                 }
             }
         }
     }
+}
+
+/// Learns whether this user may do here what is needed, and how far the producer had come.
+async fn greet(
+    connection: &mut Connection,
+    keys: &Keys,
+    producer: &str,
+) -> Result<Option<Marker>, RedisError> {
+    for load in script::load() {
+        load.query_async::<()>(connection).await?;
+    }
+    let marker = script::marker(script::read_marker(keys, producer).query_async(connection).await?)?;
+    // Written after the marker was read, so that the confirmation holds for what the marker speaks of.
+    require_stream(keys, connection.write(script::probe(keys)).await?)?;
+    Ok(marker)
 }
 
 /// Waits for what is going on, if anything is.

@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use redis::RedisError;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{CONNECT_TIMEOUT, Server, connect, describe, script};
+use super::server::{Connection, Server};
+use super::{CONNECT_TIMEOUT, Keys, describe, script};
 use crate::queue::embedded::Leftover;
 use crate::queue::{Entry, Health};
 use crate::telemetry::queue::QueueMetrics;
@@ -27,6 +26,7 @@ const BATCH_JOBS: usize = 256;
 pub struct Mover {
     leftover: Leftover,
     server: Server,
+    keys: Keys,
     field: String,
     /// Its sender goes when the gateway stops.
     running: watch::Receiver<Health>,
@@ -37,11 +37,12 @@ impl Mover {
     pub(super) fn new(
         leftover: Leftover,
         server: Server,
+        keys: Keys,
         field: String,
         running: watch::Receiver<Health>,
         metrics: QueueMetrics,
     ) -> Mover {
-        Mover { leftover, server, field, running, metrics }
+        Mover { leftover, server, keys, field, running, metrics }
     }
 
     /// Moves everything, then rests until the gateway stops. What is on its way when it stops is found out at the next
@@ -80,15 +81,14 @@ impl Mover {
         }
         info!(jobs, "moving the jobs of the embedded queue to Redis");
         let mut moved = 0;
-        let mut connection = self.connect().await.map_err(|error| describe(&error))?;
+        let mut connection = self.connect().await?;
         let mut at = 0;
         loop {
             let page = self.leftover.page(at, BATCH_JOBS).await.map_err(|error| error.to_string())?;
             let Some(last) = last_of(&page.entries) else { return Ok(moved) };
-            let reply = script::move_jobs(&self.server.keys, &self.field, at, last, &page.entries)
-                .query_async::<String>(&mut connection)
-                .await
-                .map_err(|error| describe(&error))?;
+            let jobs_of_page = script::move_jobs(&self.keys, &self.field, at, last, &page.entries);
+            let reply = connection.write(jobs_of_page).await.map_err(|error| describe(&error))?;
+            let reply: String = redis::from_redis_value(reply).map_err(|error| error.to_string())?;
             let reached: u64 = reply.parse().map_err(|_| format!("`{reply}` is no number of a job"))?;
             if reached == last {
                 moved += page.entries.len() as u64;
@@ -104,9 +104,11 @@ impl Mover {
         }
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = connect(&self.server.client, CONNECT_TIMEOUT).await?;
-        script::load().query_async::<()>(&mut connection).await?;
+    async fn connect(&self) -> Result<Connection, String> {
+        let mut connection = self.server.connect(&self.keys.stream, CONNECT_TIMEOUT).await?;
+        for load in script::load() {
+            load.query_async::<()>(&mut connection).await.map_err(|error| describe(&error))?;
+        }
         Ok(connection)
     }
 }

@@ -1,10 +1,25 @@
 -- Learns whether this user may do on this server what the other scripts do, without touching the stream.
 -- KEYS: the probe's stream, the producers' markers, the probe's repeat, the stream. ARGV: the time.
-redis.call('XADD', KEYS[1], 'MAXLEN', 1, '*', 'at', ARGV[1])
-redis.call('PEXPIRE', KEYS[1], 60000)
-redis.call('XLEN', KEYS[1])
-redis.call('HSET', KEYS[2], 'probe', ARGV[1])
-redis.call('HGET', KEYS[2], 'probe')
-redis.call('SET', KEYS[3], ARGV[1], 'NX', 'PX', 60000)
-redis.call('GET', KEYS[3])
-return redis.call('TYPE', KEYS[4])['ok']
+-- Redis doesn't say which command of a script it forbids, so each is tried by itself.
+local commands = {
+    {'XADD', KEYS[1], 'MAXLEN', 1, '*', 'at', ARGV[1]},
+    {'PEXPIRE', KEYS[1], 60000},
+    {'XLEN', KEYS[1]},
+    {'XINFO', 'STREAM', KEYS[1]},
+    {'HSET', KEYS[2], 'probe', ARGV[1]},
+    {'HGET', KEYS[2], 'probe'},
+    {'SET', KEYS[3], ARGV[1], 'NX', 'PX', 60000},
+    {'GET', KEYS[3]},
+    {'TYPE', KEYS[4]},
+}
+local reply
+for _, command in ipairs(commands) do
+    reply = redis.pcall(unpack(command))
+    if type(reply) == 'table' and reply['err'] then
+        if string.find(reply['err'], "can't run this command", 1, true) then
+            return redis.error_reply('NOPERM ' .. command[1] .. ' is forbidden in scripts')
+        end
+        return reply
+    end
+end
+return reply['ok']

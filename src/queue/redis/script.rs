@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value};
+use redis::{Cmd, ErrorKind, RedisError, Value};
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
@@ -40,12 +40,12 @@ impl Script {
 }
 
 /// Loads the scripts: a server that restarted or was flushed doesn't know them.
-pub fn load() -> Pipeline {
-    let mut pipeline = Pipeline::new();
-    for script in [&APPEND, &FENCE, &PROBE, &MOVE] {
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
-    }
-    pipeline
+pub fn load() -> impl Iterator<Item = Cmd> {
+    [&APPEND, &FENCE, &PROBE, &MOVE].into_iter().map(|script| {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(script.code);
+        command
+    })
 }
 
 /// What the server did with a batch.

@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::link::{Link, LinkEvent, finish};
 use super::script::{self, Fence, Verdict};
-use super::{Outage, Server};
-use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError};
+use super::server::{Connection, Server};
+use super::{Keys, Outage};
+use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError, Recovered};
 use crate::queue::lane::{Append, Waiter, Waiting};
 use crate::queue::producer::{BEGINNING, Epoch, Loss, Position, Producer, Standing, ToSend};
 use crate::queue::{Health, QueueError, time_for};
@@ -55,6 +56,7 @@ struct Waiters {
 /// The worker of one lane.
 pub struct RedisWriter {
     server: Server,
+    keys: Keys,
     waiting: Waiting,
     is_closed: bool,
     producer: Producer<Batch, Waiters>,
@@ -84,7 +86,7 @@ pub struct RedisWriter {
 
 impl fmt::Debug for RedisWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisWriter").field("stream", &self.server.keys.stream).finish_non_exhaustive()
+        f.debug_struct("RedisWriter").field("stream", &self.keys.stream).finish_non_exhaustive()
     }
 }
 
@@ -100,28 +102,28 @@ enum Event {
     Noted(Result<u64, JournalError>),
 }
 
-/// The one lane of an app.
-const LANE: u32 = 0;
-
 impl RedisWriter {
     pub(super) fn new(
         waiting: Waiting,
         server: Server,
+        keys: Keys,
         settle_after: Duration,
-        outage: Option<Outage>,
+        outage: Option<&Outage>,
         health: watch::Sender<Health>,
         metrics: QueueMetrics,
     ) -> RedisWriter {
         let nonce = Uuid::new_v4().as_u64_pair().1;
         let (journal, identity, recovered) = match outage {
-            Some(outage) => (Some(outage.journal), Some(outage.identity), outage.recovered),
-            None => (None, None, Default::default()),
+            Some(outage) => (Some(outage.journal.clone()), Some(outage.identity), &outage.recovered[..]),
+            None => (None, None, &[][..]),
         };
         // Without a folder to remember it, each start is a producer of its own.
         let producer_id = identity.map_or_else(Uuid::new_v4, |identity| identity.producer);
         let epoch = Epoch { number: identity.map_or(1, |identity| identity.epoch), nonce };
-        let field = format!("{}.{LANE}", producer_id.simple());
-        let link = Link::start(&server, &field);
+        let field = format!("{}.{}", producer_id.simple(), keys.lane);
+        let of_lane = usize::try_from(keys.lane).ok().and_then(|lane| recovered.get(lane));
+        let recovered: Recovered = of_lane.cloned().unwrap_or_default();
+        let link = Link::start(&server, &keys, &field);
         RedisWriter {
             producer: Producer::new(
                 epoch,
@@ -131,6 +133,7 @@ impl RedisWriter {
                 TAIL_LIMIT_BYTES,
             ),
             server,
+            keys,
             waiting,
             is_closed: false,
             field,
@@ -189,7 +192,7 @@ impl RedisWriter {
         let link_may_go_on = !(self.link.compares_next() && self.producer.is_writing());
         let has_first = self.waiting.first_arrival().is_some();
         tokio::select! {
-            event = self.link.next(&self.server.keys), if link_may_go_on => Event::Link(event),
+            event = self.link.next(&self.keys), if link_may_go_on => Event::Link(event),
             result = finish(&mut self.writing) => {
                 self.writing = None;
                 Event::Written(result)
@@ -315,7 +318,8 @@ impl RedisWriter {
         match self.open_journal().cloned() {
             Some(journal) => {
                 let Some((run, batches)) = self.producer.begin_writing() else { return };
-                let change = Change::Append { lane: LANE, run, promised: self.producer.promised(), batches };
+                let change =
+                    Change::Append { lane: self.keys.lane, run, promised: self.producer.promised(), batches };
                 self.writing = Some(Box::pin(async move { journal.change(change).await }));
             }
             None => self.refuse_unresolved(),
@@ -342,21 +346,14 @@ impl RedisWriter {
                 ToSend::Nothing => return,
                 ToSend::Fetch { place, len } => {
                     if let (Some(journal), None) = (self.journal.clone(), &self.reading) {
-                        let len = len.min(READ_AHEAD);
+                        let (lane, len) = (self.keys.lane, len.min(READ_AHEAD));
                         self.reading =
-                            Some(Box::pin(async move { (place, journal.read(LANE, place, len).await) }));
+                            Some(Box::pin(async move { (place, journal.read(lane, place, len).await) }));
                     }
                     return;
                 }
                 ToSend::Batch { seq, body } => {
-                    up.send(script::append(
-                        &self.server.keys,
-                        &self.field,
-                        self.producer.epoch(),
-                        seq,
-                        0,
-                        body,
-                    ));
+                    up.send(script::append(&self.keys, &self.field, self.producer.epoch(), seq, 0, body));
                     self.producer.sent();
                 }
             }
@@ -365,7 +362,7 @@ impl RedisWriter {
 
     fn handle(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Rested => self.link = Link::start(&self.server, &self.field),
+            LinkEvent::Rested => self.link = Link::start(&self.server, &self.keys, &self.field),
             LinkEvent::Connected(connection, marker) => {
                 let mut settled = Vec::new();
                 match self.producer.resume(marker, |waiters| settled.push(waiters)) {
@@ -405,7 +402,7 @@ impl RedisWriter {
         }
     }
 
-    fn go_up(&mut self, connection: redis::aio::MultiplexedConnection) {
+    fn go_up(&mut self, connection: Connection) {
         self.attempts = 0;
         self.trouble = None;
         self.link = Link::up(connection);
@@ -426,7 +423,7 @@ impl RedisWriter {
     }
 
     /// Begins the epoch of this start, or the next one if that has begun already.
-    fn begin_epoch(&mut self, connection: redis::aio::MultiplexedConnection) {
+    fn begin_epoch(&mut self, connection: Connection) {
         let number = self.producer.epoch().number;
         match (self.producer.is_live(), self.journal.clone()) {
             (false, _) => self.send_fence(connection, number),
@@ -438,19 +435,19 @@ impl RedisWriter {
         }
     }
 
-    fn send_fence(&mut self, connection: redis::aio::MultiplexedConnection, number: u64) {
+    fn send_fence(&mut self, connection: Connection, number: u64) {
         let epoch = Epoch { number, nonce: self.nonce };
         self.producer.begin_epoch(epoch);
-        self.link = Link::fence(connection, script::fence(&self.server.keys, &self.field, epoch));
+        self.link = Link::fence(connection, script::fence(&self.keys, &self.field, epoch));
     }
 
     /// Goes up, once the numbers are on the disk.
-    fn note_numbers(&mut self, connection: redis::aio::MultiplexedConnection) {
+    fn note_numbers(&mut self, connection: Connection) {
         let Some(journal) = self.journal.clone().filter(|_| self.has_new_numbers) else {
             return self.go_up(connection);
         };
         let change = Change::Renumber {
-            lane: LANE,
+            lane: self.keys.lane,
             runs: self.producer.runs().copied().collect(),
             resolved_below: self.producer.resolved_below(),
             promised: self.producer.promised(),
@@ -461,7 +458,7 @@ impl RedisWriter {
     fn report_loss(&self, loss: Loss) {
         self.metrics.redis_losses.inc();
         let Loss { reached, confirmed, is_uncertain } = loss;
-        let stream = &self.server.keys.stream;
+        let stream = &self.keys.stream;
         if is_uncertain {
             error!(%stream, "Redis lost its note of what this gateway had written, not the jobs; nothing is sent again");
         } else {
@@ -508,7 +505,7 @@ impl RedisWriter {
         self.quiet_notes = 0;
         let journal = self.journal.clone().filter(|_| self.producer.is_live())?;
         self.noted = (resolved_below, promised);
-        let change = Change::Forget { lane: LANE, resolved_below, promised };
+        let change = Change::Forget { lane: self.keys.lane, resolved_below, promised };
         Some(Box::pin(async move { journal.change(change).await }))
     }
 
@@ -548,7 +545,7 @@ impl RedisWriter {
         self.health.send_if_modified(|current| {
             let changed = *current != health;
             if changed {
-                let stream = &self.server.keys.stream;
+                let stream = &self.keys.stream;
                 match &health {
                     Health::Up => info!(%stream, "Redis takes jobs"),
                     Health::Journaling(why) => warn!(%stream, %why, "jobs go to the outage journal"),

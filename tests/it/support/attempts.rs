@@ -47,6 +47,11 @@ impl Attempts {
         self.enough.store(true, Ordering::Relaxed);
     }
 
+    /// Lets clients begin again after [`Attempts::finish`].
+    pub fn go_on(&self) {
+        self.enough.store(false, Ordering::Relaxed);
+    }
+
     pub fn accepted(&self) -> usize {
         self.accepted.lock().unwrap().len()
     }

@@ -9,7 +9,7 @@ use retrieve_gateway::shutdown::Shutdown;
 use tempfile::TempDir;
 
 use super::client::{Answer, exchange, get, post};
-use super::eventually;
+use super::{eventually, eventually_within};
 
 /// A running gateway with ports and a folder of its own.
 pub struct TestGateway {
@@ -87,6 +87,14 @@ impl TestGateway {
     pub async fn ready(&self) {
         eventually("the gateway is ready", || async {
             (get(self.admin, "/ready").await.status == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until Redis has what the outage journal held.
+    pub async fn sent_its_journal(&self) {
+        eventually_within(60, "the journal is sent", || async {
+            (self.metric("retrieve_journal_jobs").await? == 0.0).then_some(())
         })
         .await;
     }

@@ -1,6 +1,7 @@
 //! A real redis-server on a free port of loopback.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -8,24 +9,69 @@ use tempfile::TempDir;
 
 use super::eventually;
 
+/// A port of loopback that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Words as arguments.
+pub fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
 /// A redis-server that can be stopped, frozen and started again on the same port.
 pub struct RedisServer {
     pub address: SocketAddr,
     folder: TempDir,
     child: Option<Child>,
+    /// Settings besides the usual ones, as on the command line.
+    pub more: Vec<String>,
 }
 
 impl RedisServer {
     pub async fn start() -> RedisServer {
-        loop {
+        RedisServer::start_with(Vec::new).await
+    }
+
+    /// Starts one with further settings, which may name free ports: they are made anew for each attempt.
+    pub async fn start_with(more: impl Fn() -> Vec<String>) -> RedisServer {
+        for _ in 0..20 {
             // Another process may take the port before Redis does; then Redis ends, and another one is tried.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut server = RedisServer { address: port, folder: TempDir::new().unwrap(), child: None };
+            let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+            let folder = TempDir::new().unwrap();
+            let mut server = RedisServer { address, folder, child: None, more: more() };
             server.spawn();
             if server.is_up().await {
                 return server;
             }
         }
+        panic!("redis-server doesn't start");
+    }
+
+    /// A sentinel that watches the master `mymaster` on that port; its file lies in the folder.
+    pub async fn start_sentinel(folder: &Path, master_port: u16) -> RedisServer {
+        for number in 0..20 {
+            let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+            let file = folder.join(format!("sentinel-{number}.conf"));
+            let settings = format!(
+                "bind 127.0.0.1\nport {}\nsentinel monitor mymaster 127.0.0.1 {master_port} 1\n\
+                 sentinel down-after-milliseconds mymaster 2000\nsentinel failover-timeout mymaster 3000\n",
+                address.port()
+            );
+            std::fs::write(&file, settings).unwrap();
+            let child = Command::new("redis-server")
+                .arg(&file)
+                .arg("--sentinel")
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let folder = TempDir::new().unwrap();
+            let mut server = RedisServer { address, folder, child: Some(child), more: Vec::new() };
+            if server.is_up().await {
+                return server;
+            }
+        }
+        panic!("the sentinel doesn't start");
     }
 
     /// Appends to its own file with an fsync each time, so that a restart has all that it confirmed.
@@ -35,6 +81,7 @@ impl RedisServer {
             .args(["--appendonly", "yes", "--appendfsync", "always"])
             .arg("--dir")
             .arg(self.folder.path())
+            .args(&self.more)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server; scripts/test installs it");
@@ -86,7 +133,7 @@ impl RedisServer {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    pub async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::Cmd::new();

@@ -1,0 +1,84 @@
+//! The settings of the Redis queue.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
+
+use super::{ORIGIN, Reader, Unreadable};
+use crate::queue::redis::target::Target;
+use crate::queue::redis::tls::{self, Identity};
+use crate::queue::redis::{Ack, Settings};
+
+impl Reader<'_> {
+    pub(super) fn redis(&mut self, target: Target) -> Settings {
+        Settings { tls: self.tls(target.is_tls), target, shards: self.shards(), ack: self.ack() }
+    }
+
+    fn ack(&mut self) -> Ack {
+        let ack = self.parse("RETRIEVE_ACK", |text| match (text, text.strip_prefix("replicas:")) {
+            ("redis", _) => Ok(Ack::Redis),
+            ("fsync", _) => Ok(Ack::Fsync),
+            (_, Some(count)) if count.parse().is_ok_and(|count: u32| count > 0) => {
+                Ok(Ack::Replicas(count.parse().unwrap_or(1)))
+            }
+            _ => Err(Unreadable::new(format!("`{text}` is none of redis, replicas:<number>, fsync"))),
+        });
+        ack.unwrap_or(Ack::Redis)
+    }
+
+    fn shards(&mut self) -> u32 {
+        const LARGEST: u32 = 256;
+        let shards = self.parse("RETRIEVE_SHARDS", |text| match text.parse() {
+            Ok(shards @ 1..=LARGEST) => Ok(shards),
+            _ => Err(Unreadable::new(format!("`{text}` isn't a number from 1 to {LARGEST}"))),
+        });
+        shards.unwrap_or(1)
+    }
+
+    fn tls(&mut self, is_tls: bool) -> Option<Arc<ClientConfig>> {
+        const NAMES: [&str; 3] = ["RETRIEVE_REDIS_CA", "RETRIEVE_REDIS_CERT", "RETRIEVE_REDIS_KEY"];
+        let files = NAMES.map(|name| self.set(name));
+        if !is_tls {
+            for name in NAMES.into_iter().zip(&files).filter_map(|(name, file)| file.as_ref().and(Some(name)))
+            {
+                let hint = "write rediss:// (or rediss-sentinel://, rediss-cluster://) in RETRIEVE_QUEUE";
+                let message = "it means nothing without TLS to Redis";
+                self.problems.error(name, ORIGIN, message, Some(hint.to_owned()));
+            }
+            return None;
+        }
+        let [authorities, certificate, key] = files;
+        let authorities = match authorities {
+            Some(path) => Some(self.file(NAMES[0], &path, tls::read_certificates)?),
+            None => None,
+        };
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(Identity {
+                certificates: self.file(NAMES[1], &certificate, tls::read_certificates)?,
+                key: self.file(NAMES[2], &key, tls::read_key)?,
+            }),
+            (None, None) => None,
+            (certificate, _) => {
+                let missing = if certificate.is_none() { NAMES[1] } else { NAMES[2] };
+                let message = format!("it is missing: {} and {} belong together", NAMES[1], NAMES[2]);
+                self.problems.error(missing, ORIGIN, message, None);
+                return None;
+            }
+        };
+        match tls::config(authorities, identity) {
+            Ok(config) => Some(Arc::new(config)),
+            Err(error) => {
+                let message = format!("the certificates can't be used: {error}");
+                self.problems.error(NAMES[0], ORIGIN, message, None);
+                None
+            }
+        }
+    }
+
+    fn file<T>(&mut self, name: &str, path: &str, read: impl Fn(&Path) -> Result<T, String>) -> Option<T> {
+        let content = read(Path::new(path));
+        let problem = |why| self.problems.error(name, ORIGIN, format!("{path} can't be used: {why}"), None);
+        content.map_err(problem).ok()
+    }
+}

@@ -1,0 +1,153 @@
+//! What the gateway learns of a Redis before it trusts it with jobs, and says in plain words.
+
+use retrieve_gateway::queue::redis::RIGHTS;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::client::get;
+use crate::support::eventually;
+use crate::support::gateway::TestGateway;
+use crate::support::process::GatewayProcess;
+use crate::support::redis_server::RedisServer;
+
+const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
+const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "1s");
+
+/// Why the gateway isn't ready, once that says what is expected.
+async fn says(gateway: &TestGateway, expect: &str) -> String {
+    eventually(&format!("readiness says `{expect}`"), || async {
+        let ready = get(gateway.admin, "/ready").await.json();
+        let why = ready["probes"]["queue"]["why"].as_str()?.to_owned();
+        why.contains(expect).then_some(why)
+    })
+    .await
+}
+
+/// A user with these rights and no other, and the URL with its login.
+async fn user(redis: &RedisServer, keys: &str, rights: &[&str]) -> String {
+    let mut words = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">canary", keys];
+    words.extend(rights);
+    redis.command(&words).await;
+    redis.url().replace("redis://", "redis://gateway:canary@")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_the_documented_rights_is_enough_and_a_missing_one_is_named() {
+    let docs = include_str!("../../docs/redis.md");
+    let all: Vec<&str> = RIGHTS.split_whitespace().collect();
+    assert!(all.iter().all(|right| docs.contains(&format!("`{right}`"))), "docs/redis.md lists each right");
+    let redis = RedisServer::start().await;
+    let keys = "~retrieve:{default}:*";
+    let url = user(&redis, keys, &all).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{}").await.status, 200);
+    assert_eq!(gateway.jobs().await.len(), 1);
+    let end = get(gateway.admin, "/api/jobs?after=$").await;
+    assert_eq!((end.status, end.body.as_str()), (200, ""));
+
+    let needed =
+        ["evalsha", "script|load", "hget", "hset", "xadd", "xlen", "xinfo", "type", "set", "get", "pexpire"];
+    for missing in needed {
+        let rights: Vec<&str> = all.iter().copied().filter(|right| right[1..] != *missing).collect();
+        assert_eq!(rights.len() + 1, all.len(), "{missing}");
+        user(&redis, keys, &rights).await;
+        let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;
+        let why = says(&gateway, "the rights that this user needs: +evalsha").await;
+        let told = why.split("the rights").next().unwrap().to_lowercase();
+        assert!(told.contains(missing) && !why.contains("canary"), "{missing}: {why}");
+    }
+    for missing in ["info", "config|get", "role", "cluster", "wait"] {
+        let rights: Vec<&str> = all.iter().copied().filter(|right| right[1..] != *missing).collect();
+        user(&redis, keys, &rights).await;
+        let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;
+        gateway.ready().await;
+    }
+    user(&redis, "~retrieve:{other}:*", &all).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;
+    says(&gateway, "the rights that this user needs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_could_evict_the_stream_is_refused_at_any_time() {
+    let redis = RedisServer::start().await;
+    let set = async |policy: &str| redis.command(&["CONFIG", "SET", "maxmemory-policy", policy]).await;
+    set("allkeys-lru").await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
+    let why = says(&gateway, "maxmemory-policy is allkeys-lru").await;
+    assert!(why.contains("noeviction"), "{why}");
+    assert_eq!(gateway.post_json("{}").await.status, 503);
+    set("volatile-lru").await;
+    gateway.ready().await;
+    set("allkeys-random").await;
+    says(&gateway, "maxmemory-policy is allkeys-random").await;
+    // With a journal the jobs wait there.
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    assert_eq!(gateway.post_json("{}").await.status, 200);
+    assert_eq!(redis.jobs("default").await.len(), 0);
+    set("noeviction").await;
+    eventually("the job is sent", || async { (redis.jobs("default").await.len() == 1).then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_confirm_where_they_are_asked_to() {
+    let redis = RedisServer::start().await;
+    let replica = RedisServer::start().await;
+    let ack = ("RETRIEVE_ACK", "replicas:1");
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), ack, NO_JOURNAL]).await;
+    says(&gateway, "0 of 1 replicas confirmed").await;
+    let port = redis.address.port().to_string();
+    replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{}").await.status, 200);
+    assert_eq!(replica.jobs("default").await.len(), 1, "a 200 means that the replica has it");
+    // Executed, but not confirmed: sent again it would be a second one. The journal keeps it until the replica is back.
+    let journaling = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), ack, TIMEOUT]).await;
+    journaling.ready().await;
+    replica.freeze();
+    assert_eq!(journaling.post_json("{}").await.status, 200);
+    assert_eq!(journaling.metric("retrieve_journal_jobs").await, Some(1.0));
+    replica.thaw();
+    journaling.sent_its_journal().await;
+    assert_eq!(redis.jobs("default").await.len(), 2);
+    assert_eq!(replica.jobs("default").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fsync_is_refused_where_redis_cant_confirm_it() {
+    let redis = RedisServer::start().await;
+    let info: String = redis::from_redis_value(redis.command(&["INFO", "server"]).await).unwrap();
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());
+    let has_waitaof = (numbers.next().unwrap(), numbers.next().unwrap()) >= (7, 2);
+    let fsync = ("RETRIEVE_ACK", "fsync");
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), fsync, TIMEOUT, NO_JOURNAL]).await;
+    if has_waitaof {
+        gateway.ready().await;
+        assert_eq!(gateway.post_json("{}").await.status, 200);
+    } else {
+        says(&gateway, "needs WAITAOF, so Redis 7.2 or later").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_what_a_200_survives() {
+    let redis = RedisServer::start().await;
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]).await;
+    let folder = TempDir::new().unwrap();
+    let mut gateway = GatewayProcess::start(&folder, &[("RETRIEVE_QUEUE", &redis.url()), NO_JOURNAL]).await;
+    eventually("the gateway is connected", || async {
+        let metrics = get(gateway.admin, "/ready").await.json();
+        (metrics["probes"]["queue"]["ready"] == Value::Bool(true)).then_some(())
+    })
+    .await;
+    gateway.signal(rustix::process::Signal::TERM);
+    gateway.ended().await;
+    let mut log = gateway.log_before_listening().to_vec();
+    log.extend(gateway.log_to_end().await);
+    let says = |expect: &str| {
+        log.iter().filter(|line| line["message"].as_str().is_some_and(|said| said.contains(expect))).count()
+    };
+    assert_eq!(says("appendfsync always): it survives a power cut there; it has no replica"), 1, "{log:?}");
+    assert_eq!(says("maxmemory-policy is volatile-ttl"), 1, "{log:?}");
+}
