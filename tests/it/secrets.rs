@@ -199,7 +199,7 @@ async fn settings_and_their_problems_show_no_secret() {
     // Each secret of a form that its place doesn't take.
     for (name, value) in [
         ("RETRIEVE_QUEUE", "redis://user:canary-password@[::1/0"),
-        ("RETRIEVE_QUEUE", "rediss://user:canary-password@127.0.0.1:1/0"),
+        ("RETRIEVE_QUEUE", "redis-sentinel://user:canary-password@127.0.0.1:1"),
         ("RETRIEVE_QUEUE", "canary-password"),
         ("RETRIEVE_ADMIN_TOKEN", "canary"),
         ("SENDER_SECRET", "canary"),
