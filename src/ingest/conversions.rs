@@ -18,8 +18,8 @@ pub const LONG_BODY_BYTES: usize = 64 << 10;
 /// The longest wait for a turn. What follows it fits into the rest of 100 ms, but for the largest of bodies.
 pub const TURN_WAIT: Duration = Duration::from_millis(50);
 
-/// By how much a compressed body counts for more than its size. At the ratio limit, what it may become is inflated in
-/// about the time that a body of that size takes to convert.
+/// By how much a compressed body counts for more than its size: 8 KiB that become a hundred times as much are inflated
+/// in about the time in which 64 KiB of XML are converted.
 const COMPRESSED_WEIGHT: usize = 8;
 
 /// The conversions that may run at once.
