@@ -239,6 +239,6 @@ fn evidence(table: &str, in_flight: &str) -> String {
     let commit = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     let (date, commit) = (jiff::Timestamp::now().strftime("%F"), commit.unwrap_or_default());
     format!(
-        "# Hostile payloads, {date}\n\n`cargo bench --bench hostile -- --write`, commit {commit}, generator and gateway on the same machine, in flight\n{in_flight}. From the last byte of the request to the end of the answer; what is refused before its last byte counts as 0.\n503 is the answer where 200 bodies together would take more memory than the settings allow.\n\n{table}"
+        "# Hostile payloads, {date}\n\n`cargo bench --bench hostile -- --write`, commit {commit}, generator and gateway on the same machine, in flight\n{in_flight}. From the last byte of the request to the end of the answer; what is refused before its last byte counts as 0.\n503 is the answer where 200 bodies together would take more memory than the settings allow, or where one gets no turn at a\ncore within 50 ms. The controls are bodies that nothing is made of: what sending, receiving and answering as much take by\nthemselves.\n\n{table}"
     )
 }

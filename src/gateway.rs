@@ -15,6 +15,7 @@ use crate::admission::domains::Domains;
 use crate::app::{App, Apps};
 use crate::config::{Backend, Config};
 use crate::ingest::blocked;
+use crate::ingest::conversions::Conversions;
 use crate::ingest::listener::{ConnectionLimits, Stop, serve};
 use crate::ingest::proxy_protocol::ProxyProtocol;
 use crate::ingest::service::public_service;
@@ -118,6 +119,7 @@ impl Gateway {
             body_timeout: config.body_timeout,
             queue_timeout: config.queue_timeout,
             memory: MemoryBudget::new(config.in_flight_limit_bytes),
+            conversions: Conversions::one_per_core(),
             metrics,
             keys,
             blocked: blocked::Limits::default(),

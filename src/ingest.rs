@@ -4,6 +4,7 @@ pub mod answer;
 pub mod blocked;
 pub mod body;
 pub mod client_address;
+pub mod conversions;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod rejection;
@@ -30,6 +31,7 @@ use crate::handshake::{self, HandshakeAnswer, Notice, Stage};
 use crate::ingest::answer::Accepted;
 use crate::ingest::body::{Bounds, ReceivedBody, decompress, receive};
 use crate::ingest::client_address::client_address;
+use crate::ingest::conversions::{Conversions, Turn};
 use crate::ingest::rejection::Rejection;
 use crate::ingest::route::Route;
 use crate::ingest::service::Facts;
@@ -37,7 +39,8 @@ use crate::integration::DedupeBy;
 use crate::integration::Integration;
 use crate::job::{Dedupe, Job, Parts};
 use crate::memory::{MemoryBudget, Reservation};
-use crate::payload::{Payload, PayloadError, inflate};
+use crate::payload::inflate::{self, Coding};
+use crate::payload::{Payload, PayloadError};
 use crate::signature::fetch::{KEY_WAIT, Keys};
 use crate::signature::{Reason, SignedRequest, Unverified, Verified};
 use crate::source;
@@ -56,6 +59,8 @@ pub struct Context {
     pub queue_timeout: Duration,
     /// The bytes that bodies in flight may hold.
     pub memory: MemoryBudget,
+    /// The long bodies that may be worked on at once.
+    pub conversions: Conversions,
     /// Senders' public keys; none if no integration needs one.
     pub keys: Option<Keys>,
     /// The bounds of looking at webhooks that the lists block.
@@ -110,7 +115,9 @@ pub async fn ingest(
 
     let verified = verify(context, &caller, &request, &bytes, facts.received_at).await?;
     drop(bytes);
-    let verified = content(context, integration, &request, verified, &mut reservation)?;
+    let coding = inflate::coding(&request.headers)?;
+    let mut turn = context.conversions.turn(coding, verified.body().len()).await?;
+    let verified = content(context, integration, coding, verified, &turn, &mut reservation)?;
     if verified.signed()
         && let Some(answer) = handshake_at(Stage::Verified, integration, &request, verified.body())?
     {
@@ -118,9 +125,9 @@ pub async fn ingest(
         return Ok(Accepted::Handshake(answer));
     }
 
-    let length = verified.body().len();
-    let job = off_the_loop(length, || make_job(facts, app, route, &caller, &request, &verified))?;
-    drop(verified);
+    context.conversions.extend(&mut turn, verified.body().len()).await?;
+    let job = turn.work(|| make_job(facts, app, route, &caller, &request, &verified))?;
+    drop((verified, turn));
 
     // From here on it is the job's document that holds memory, and its headers make it larger than the body.
     let growth = job.document.len().saturating_sub(reservation.bytes());
@@ -137,15 +144,14 @@ pub async fn ingest(
 fn content(
     context: &Context,
     integration: &Integration,
-    request: &http::request::Parts,
+    coding: Option<Coding>,
     verified: Verified,
+    turn: &Turn<'_>,
     reservation: &mut Reservation,
 ) -> Result<Verified, Rejection> {
-    let Some(coding) = inflate::coding(&request.headers)? else { return Ok(verified) };
+    let Some(coding) = coding else { return Ok(verified) };
     let bounds = inflate::Bounds::new(integration.body_limit_bytes, &integration.payload.limits);
-    let most_bytes = bounds.most_bytes(verified.body().len());
-    let decompress = || decompress(verified, coding, bounds, &context.memory, reservation);
-    Ok(off_the_loop(most_bytes, decompress)?)
+    Ok(turn.work(|| decompress(verified, coding, bounds, &context.memory, reservation))?)
 }
 
 /// A verified body becomes a payload, and with what is known of the request a job.
@@ -243,13 +249,6 @@ fn handshake_at(
     let request = handshake::Request { method: &request.method, query, headers: &request.headers, body };
     handshake::respond(integration.handshakes(), stage, &request, &integration.handshake)
         .map_err(Rejection::from)
-}
-
-/// Work on a body from this size on is done where no other connection waits for the thread.
-const LONG_BODY_BYTES: usize = 256 << 10;
-
-fn off_the_loop<T>(body_bytes: usize, work: impl FnOnce() -> T) -> T {
-    if body_bytes < LONG_BODY_BYTES { work() } else { tokio::task::block_in_place(work) }
 }
 
 impl Facts {

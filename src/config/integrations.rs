@@ -90,15 +90,16 @@ pub(super) fn read(
     all: &mut Integrations,
     problems: &mut Problems,
 ) {
+    let places = Places::new(text, file);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        let origin = origin_at(text, file, error.span());
+        let origin = error.span().map_or(file.to_owned(), |span| places.origin(&span));
         problems.error("integrations", &origin, error.message(), None);
     }
     if !errors.is_empty() {
         return;
     }
-    let mut file = File { text, name: file, strings, keys, problems };
+    let mut file = File { places, strings, keys, problems };
     for (key, value) in table.get_ref() {
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("integration", DeValue::Array(entries)) => {
@@ -114,9 +115,25 @@ pub(super) fn read(
     }
 }
 
+/// Where a problem stands. The lines are counted once, because a file may have as many problems as lines.
+struct Places<'a> {
+    file: &'a str,
+    line_ends: Vec<usize>,
+}
+
+impl Places<'_> {
+    fn new<'a>(text: &str, file: &'a str) -> Places<'a> {
+        Places { file, line_ends: text.match_indices('\n').map(|(offset, _)| offset).collect() }
+    }
+
+    fn origin(&self, span: &Range<usize>) -> String {
+        let line = self.line_ends.partition_point(|end| *end < span.start) + 1;
+        format!("{}, line {line}", self.file)
+    }
+}
+
 struct File<'a> {
-    text: &'a str,
-    name: &'a str,
+    places: Places<'a>,
     strings: &'a dyn Strings,
     keys: &'a Arc<KeyCache>,
     problems: &'a mut Problems,
@@ -273,7 +290,7 @@ impl File<'_> {
 
     fn allowed_list(&mut self, path: &str, value: &Value<'_>, integration: &mut Integration) {
         for (item, span) in self.strings(path, value) {
-            let origin = origin_at(self.text, self.name, Some(span));
+            let origin = self.places.origin(&span);
             add_entry(&mut integration.allowlist, &item, path, &origin, self.problems);
         }
     }
@@ -390,7 +407,7 @@ impl File<'_> {
         match parse(&text) {
             Ok(parsed) => Some(parsed),
             Err(unreadable) => {
-                let origin = origin_at(self.text, self.name, Some(value.span()));
+                let origin = self.places.origin(&value.span());
                 self.problems.error(path, &origin, unreadable.message, unreadable.hint);
                 None
             }
@@ -426,12 +443,12 @@ impl File<'_> {
         let path = if path.is_empty() { key } else { path };
         let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(key, name));
         let hint = nearest.map(|name| format!("did you mean `{name}`?"));
-        let origin = origin_at(self.text, self.name, Some(span));
+        let origin = self.places.origin(&span);
         self.problems.error(path, &origin, "this key isn't known", hint);
     }
 
     fn error(&mut self, path: &str, span: Range<usize>, message: String) {
-        let origin = origin_at(self.text, self.name, Some(span));
+        let origin = self.places.origin(&span);
         self.problems.error(path, &origin, message, None);
     }
 }
@@ -448,9 +465,16 @@ fn content_type(text: &str) -> Result<MediaType, String> {
     }
 }
 
-fn origin_at(text: &str, file: &str, span: Option<Range<usize>>) -> String {
-    match span.and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("{file}, line {}", before.matches('\n').count() + 1),
-        None => file.to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line end belongs to its line, and a place behind the end to the last one.
+    #[test]
+    fn places_are_lines() {
+        let places = Places::new("a\r\n\nä\n", "x.toml");
+        for (offset, line) in [(0, 1), (2, 1), (3, 2), (4, 3), (5, 3), (6, 3), (7, 4), (99, 4)] {
+            assert_eq!(places.origin(&(offset..offset)), format!("x.toml, line {line}"), "{offset}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use http::StatusCode;
 
 use super::body::BodyError;
 use super::client_address::Untraceable;
+use super::conversions::NoTurn;
 use super::route::Unrouted;
 use crate::admission;
 use crate::handshake::Refused;
@@ -81,7 +82,7 @@ pub enum Rejection {
     /// The payload can't become JSON.
     #[error(transparent)]
     Payload(#[from] PayloadError),
-    /// The gateway holds as many bodies as it may.
+    /// The gateway holds as many bodies as it may, or works on as many.
     #[error("The gateway is overloaded; send the webhook again later")]
     Overloaded,
     /// The queue can't take the job.
@@ -288,6 +289,12 @@ impl From<BodyError> for Rejection {
             BodyError::Broken(error) => Rejection::BrokenBody(error),
             BodyError::NoMemory => Rejection::Overloaded,
         }
+    }
+}
+
+impl From<NoTurn> for Rejection {
+    fn from(_: NoTurn) -> Self {
+        Rejection::Overloaded
     }
 }
 

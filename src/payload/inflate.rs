@@ -70,11 +70,6 @@ impl Bounds {
     pub fn new(limit_bytes: usize, limits: &Limits) -> Bounds {
         Bounds { limit_bytes, ratio: limits.compression_ratio }
     }
-
-    /// The most bytes that an input of this length is inflated to, one aside.
-    pub fn most_bytes(&self, input_bytes: usize) -> usize {
-        self.limit_bytes.min(input_bytes.saturating_mul(self.ratio).max(RATIO_FLOOR_BYTES))
-    }
 }
 
 /// The coding that a request's head names, if any.

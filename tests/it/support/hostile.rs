@@ -30,8 +30,8 @@ impl Hostile {
 
 const REFUSED: &[u16] = &[400];
 const TAKEN: &[u16] = &[200];
-/// Too large once inflated, or not inflated at all.
-const NOT_INFLATED: &[u16] = &[413, 415];
+const UNSUPPORTED: &[u16] = &[415];
+const TOO_LARGE: &[u16] = &[413];
 
 /// All of them. The integration `demo` takes 5 MiB, `large` 32 MiB.
 pub fn payloads() -> Vec<Hostile> {
@@ -52,11 +52,16 @@ pub fn payloads() -> Vec<Hostile> {
         path,
         is_gzip: true,
         body: bomb(bytes),
-        ..json(name, NOT_INFLATED, String::new())
+        ..json(name, TOO_LARGE, String::new())
     };
     let numbered = |write: fn(usize) -> String| (0..80_000).map(write).collect::<String>();
     let attributes = numbered(|n| format!(" a{n}=\"\""));
     let distinct = numbered(|n| format!("<a{n}/>"));
+    // What as many bytes take that nothing is made of.
+    let control = |name, bytes| Hostile {
+        content_type: "application/octet-stream",
+        ..json(name, UNSUPPORTED, "x".repeat(bytes))
+    };
     let keys: Vec<String> = (0..300_000).map(|n| format!("\"k{n}\":0")).collect();
     vec![
         xml("billion laughs", REFUSED, billion_laughs()),
@@ -83,6 +88,8 @@ pub fn payloads() -> Vec<Hostile> {
             content_type: "application/x-www-form-urlencoded",
             ..json("a form of a million pairs", REFUSED, "a=1&".repeat(1_000_000))
         },
+        control("control: 0.8 MB that aren't read", 800_000),
+        control("control: 5 MB that aren't read", 5_000_000),
         bomb("5 MB that inflate to 5 GB", "/integration/demo", 5_000_000),
         bomb("10 MB that inflate to 10 GB", "/integration/large", 10_000_000),
     ]
