@@ -235,6 +235,9 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
             for writer in writers {
                 workers.spawn_task("redis-writer", writer.run());
             }
+            for keeper in redis.keepers(&metrics.queue) {
+                workers.spawn_task("redis-keeper", keeper.run());
+            }
             Ok(Queue::Redis(Box::new(redis)))
         }
     }

@@ -19,6 +19,7 @@ mod redis;
 mod redis_checks;
 mod redis_shards;
 mod redis_topology;
+mod redis_trim;
 mod report_mode;
 mod send;
 mod senders;
