@@ -217,3 +217,6 @@ fn now_seconds() -> i64 {
 fn unexpected() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "a script's answer isn't one of its own").into()
 }
+
+#[cfg(test)]
+mod tests;
