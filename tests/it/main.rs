@@ -17,6 +17,7 @@ mod private_plane;
 mod proxy_protocol;
 mod redis;
 mod redis_checks;
+mod redis_errors;
 mod redis_shards;
 mod redis_topology;
 mod redis_trim;

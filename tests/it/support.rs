@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod nginx;
 pub mod process;
 pub mod redis_server;
+pub mod tcp_proxy;
 
 use std::future::Future;
 use std::time::Duration;
