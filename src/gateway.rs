@@ -241,6 +241,9 @@ fn open_queue(config: &Config, metrics: &Metrics, workers: &mut Workers) -> Resu
             if let Some(mover) = mover {
                 workers.spawn_task("mover", mover.run());
             }
+            for keeper in redis.keepers(&metrics.queue) {
+                workers.spawn_task("redis-keeper", keeper.run());
+            }
             Ok(Queue::Redis(Box::new(redis)))
         }
     }

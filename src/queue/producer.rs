@@ -21,7 +21,7 @@
 
 pub mod position;
 #[cfg(test)]
-mod simulation;
+pub(in crate::queue) mod simulation;
 
 use std::collections::VecDeque;
 

@@ -6,6 +6,7 @@
 //! Redis's own settings decide what a confirmation survives.
 
 mod checks;
+mod keeper;
 mod link;
 mod mover;
 mod read;
@@ -23,7 +24,9 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError};
 use tokio::sync::watch;
 use tokio_rustls::rustls::ClientConfig;
+use tokio_util::sync::CancellationToken;
 
+pub use self::keeper::{Keeper, Trim};
 pub use self::mover::Mover;
 use self::server::Server;
 use self::target::Target;
@@ -86,6 +89,8 @@ pub struct Redis {
     shards: Vec<Shard>,
     /// Lanes of an earlier number of shards: nothing new goes there, but what the journal holds for them.
     older: Vec<Shard>,
+    /// Ends the keepers.
+    stop: CancellationToken,
 }
 
 /// One stream, and the way to it.
@@ -107,6 +112,10 @@ pub struct Settings {
     pub shards: u32,
     /// When a batch counts as confirmed.
     pub ack: Ack,
+    /// What is removed from the streams.
+    pub trim: Trim,
+    /// How many entries a stream may hold before its jobs wait in the journal; 0 for any number.
+    pub stream_limit: u64,
 }
 
 /// When a batch counts as confirmed.
@@ -179,7 +188,18 @@ impl Redis {
             let running = first.health.clone();
             Some(Mover::new(leftover, server.clone(), first.keys.clone(), field, running, metrics.clone()))
         });
-        (Redis { server, shards, older }, writers, mover)
+        (Redis { server, shards, older, stop: CancellationToken::new() }, writers, mover)
+    }
+
+    /// The workers that keep the shards' streams.
+    pub fn keepers(&self, metrics: &QueueMetrics) -> Vec<Keeper> {
+        let keeper = |shard: &Shard| Keeper {
+            server: self.server.clone(),
+            keys: shard.keys.clone(),
+            metrics: metrics.clone(),
+            stop: self.stop.clone(),
+        };
+        self.shards.iter().map(keeper).collect()
     }
 
     /// Makes a job durable within [`super::time_for`] its length. Jobs of one `order_key` keep their order; without one a job
@@ -216,6 +236,7 @@ impl Redis {
     }
 
     pub(super) fn close(&self) {
+        self.stop.cancel();
         self.shards.iter().chain(&self.older).for_each(|shard| shard.lane.close());
     }
 }
@@ -237,4 +258,4 @@ fn describe(error: &RedisError) -> String {
 
 /// What a user of the gateway needs, as `ACL SETUSER` takes it, besides the keys. docs/redis.md says what for.
 pub const RIGHTS: &str = "+evalsha +script|load +hget +hset +xadd +xlen +xinfo +type +set +get +pexpire +xread +xrevrange \
-                          +info +config|get +wait +role +cluster";
+                          +xpending +xtrim +time +info +config|get +wait +role +cluster";

@@ -57,7 +57,7 @@ async fn a_user_with_the_documented_rights_is_enough_and_a_missing_one_is_named(
         let told = why.split("the rights").next().unwrap().to_lowercase();
         assert!(told.contains(missing) && !why.contains("canary"), "{missing}: {why}");
     }
-    for missing in ["info", "config|get", "role", "cluster", "wait"] {
+    for missing in ["info", "config|get", "role", "cluster", "wait", "xtrim", "xpending", "time"] {
         let rights: Vec<&str> = all.iter().copied().filter(|right| right[1..] != *missing).collect();
         user(&redis, keys, &rights).await;
         let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;

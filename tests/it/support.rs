@@ -10,6 +10,7 @@ pub mod nginx;
 pub mod outbound;
 pub mod process;
 pub mod redis_server;
+pub mod tcp_proxy;
 
 use std::future::Future;
 use std::time::Duration;

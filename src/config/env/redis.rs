@@ -2,17 +2,54 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{ORIGIN, Reader, Unreadable};
 use crate::queue::redis::target::Target;
 use crate::queue::redis::tls::{self, Identity};
-use crate::queue::redis::{Ack, Settings};
+use crate::queue::redis::{Ack, Settings, Trim};
 
 impl Reader<'_> {
     pub(super) fn redis(&mut self, target: Target) -> Settings {
-        Settings { tls: self.tls(target.is_tls), target, shards: self.shards(), ack: self.ack() }
+        Settings {
+            tls: self.tls(target.is_tls),
+            target,
+            shards: self.shards(),
+            ack: self.ack(),
+            trim: self.trim(),
+            stream_limit: self.stream_limit(),
+        }
+    }
+
+    fn trim(&mut self) -> Trim {
+        let acknowledged = self.choice("RETRIEVE_TRIM", [("acknowledged", true), ("off", false)]);
+        let name = "RETRIEVE_STREAM_AGE_LIMIT";
+        let age_limit = self.set(name).and_then(|text| match humantime::parse_duration(&text) {
+            Ok(age) if age >= Duration::from_secs(1) => Some(age),
+            _ => {
+                let message = format!("`{text}` isn't a duration of a second or more");
+                self.error(name, Unreadable::new(message).hint("write 7d, 12h or 30m"));
+                None
+            }
+        });
+        if let Some(age) = age_limit {
+            let message = format!(
+                "jobs older than {} are removed, whether they were read or not",
+                humantime::format_duration(age)
+            );
+            self.problems.warning(name, ORIGIN, message, None);
+        }
+        Trim { acknowledged, age_limit }
+    }
+
+    fn stream_limit(&mut self) -> u64 {
+        let limit = self.parse("RETRIEVE_STREAM_LIMIT", |text| {
+            text.parse()
+                .map_err(|_| Unreadable::new(format!("`{text}` isn't a number of entries; 0 for any")))
+        });
+        limit.unwrap_or(0)
     }
 
     fn ack(&mut self) -> Ack {

@@ -60,6 +60,17 @@ pub const VARIABLES: &[Variable] = &[
         "redis",
         "with Redis: a job counts when redis, replicas:<number> or its fsync has it",
     ),
+    variable(
+        "RETRIEVE_TRIM",
+        "acknowledged",
+        "with Redis: what every group has acknowledged is removed; off: nothing",
+    ),
+    variable("RETRIEVE_STREAM_AGE_LIMIT", "", "with Redis: entries of this age are removed, read or not"),
+    variable(
+        "RETRIEVE_STREAM_LIMIT",
+        "0",
+        "with Redis: entries a stream may hold, then the journal; 0 for any",
+    ),
     variable("RETRIEVE_QUEUE_TIMEOUT", "80ms", "for the queue to confirm a job; then 503"),
     variable("RETRIEVE_DATA_DIR", "./data", "with Redis: folder of the outage journal; off: none, then 503"),
     variable("RETRIEVE_JOURNAL_LIMIT", "1GiB", "what the outage journal may hold; then 503"),

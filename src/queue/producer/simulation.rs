@@ -6,7 +6,7 @@
 //! sent and is there all the same is a *phantom*. Each rule of the protocol can be taken away ([`Ablation`]); then the
 //! oracle must find something.
 
-mod server;
+pub(in crate::queue) mod server;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

@@ -6,7 +6,7 @@ use redis::{Cmd, ErrorKind, RedisError, Value};
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
-use super::Keys;
+use super::{Keys, Trim};
 use crate::queue::Entry;
 use crate::queue::journal::Document;
 use crate::queue::producer::{Epoch, Marker, Position};
@@ -30,8 +30,15 @@ static APPEND: Script = script!("append.lua");
 static FENCE: Script = script!("fence.lua");
 static PROBE: Script = script!("probe.lua");
 static MOVE: Script = script!("move.lua");
+static TRIM: Script = script!("trim.lua");
 
 impl Script {
+    fn load(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(self.code);
+        command
+    }
+
     fn call(&self, keys: usize) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         command.arg(self.sha1.as_str()).arg(keys);
@@ -41,11 +48,21 @@ impl Script {
 
 /// Loads the scripts: a server that restarted or was flushed doesn't know them.
 pub fn load() -> impl Iterator<Item = Cmd> {
-    [&APPEND, &FENCE, &PROBE, &MOVE].into_iter().map(|script| {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(script.code);
-        command
-    })
+    [&APPEND, &FENCE, &PROBE, &MOVE].into_iter().map(Script::load)
+}
+
+/// Loads the script of [`trim`].
+pub fn load_trim() -> Cmd {
+    TRIM.load()
+}
+
+/// Removes entries that nobody needs any more, so many at once. The answer: how many; -1 if there is no stream.
+pub fn trim(keys: &Keys, trim: Trim, limit: u64) -> Cmd {
+    let age = trim.age_limit.map_or(0, |age| age.as_millis());
+    let mut command = TRIM.call(1);
+    command.arg(&keys.stream).arg(u8::from(trim.acknowledged));
+    command.arg(u64::try_from(age).unwrap_or(u64::MAX)).arg(limit);
+    command
 }
 
 /// What the server did with a batch.
@@ -212,3 +229,6 @@ fn now_seconds() -> i64 {
 fn unexpected() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "a script's answer isn't one of its own").into()
 }
+
+#[cfg(test)]
+mod tests;

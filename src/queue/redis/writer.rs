@@ -40,6 +40,9 @@ const TAIL_NOTES: u32 = 10;
 /// How often what the server confirmed is noted on the disk, and what it has of the journal is removed from there.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A full stream is tried again after the pause of so many attempts.
+const FULL_PAUSE_ATTEMPTS: u32 = 4;
+
 /// A change of the journal that is on its way.
 type Changing = BoxFuture<'static, Result<u64, JournalError>>;
 
@@ -69,6 +72,8 @@ pub struct RedisWriter {
     attempts: u32,
     /// Why nothing can be sent. None when it can.
     trouble: Option<String>,
+    /// The stream was full when it was last written to.
+    is_full: bool,
     journal: Option<Journal>,
     writing: Option<Changing>,
     reading: Option<Reading>,
@@ -142,6 +147,7 @@ impl RedisWriter {
             link,
             attempts: 0,
             trouble: Some("not connected yet".to_owned()),
+            is_full: false,
             journal,
             writing: None,
             reading: None,
@@ -353,7 +359,8 @@ impl RedisWriter {
                     return;
                 }
                 ToSend::Batch { seq, body } => {
-                    up.send(script::append(&self.keys, &self.field, self.producer.epoch(), seq, 0, body));
+                    let limit = self.server.settings().stream_limit;
+                    up.send(script::append(&self.keys, &self.field, self.producer.epoch(), seq, limit, body));
                     self.producer.sent();
                 }
             }
@@ -386,6 +393,9 @@ impl RedisWriter {
                 self.go_up(connection);
             }
             LinkEvent::Answered(Verdict::Appended(repeats)) => {
+                if std::mem::take(&mut self.is_full) {
+                    self.trouble = None;
+                }
                 if let Some(waiters) = self.producer.appended() {
                     accept_with(waiters, &repeats);
                 }
@@ -394,7 +404,10 @@ impl RedisWriter {
                 self.go_down("Redis doesn't follow the numbers; comparing".to_owned());
             }
             LinkEvent::Answered(Verdict::Full) => {
-                self.go_down("the stream holds as many entries as it may".to_owned());
+                self.is_full = true;
+                self.go_down("the stream holds as many entries as it may (RETRIEVE_STREAM_LIMIT)".to_owned());
+                // The connection is sound, so the next one would be made at once, and end the same way.
+                self.link = Link::rest(FULL_PAUSE_ATTEMPTS);
             }
             LinkEvent::Fenced(_, Fence::Fenced) | LinkEvent::Answered(Verdict::Fenced) => self.give_up(),
             LinkEvent::Probed => {}
@@ -404,7 +417,8 @@ impl RedisWriter {
 
     fn go_up(&mut self, connection: Connection) {
         self.attempts = 0;
-        self.trouble = None;
+        // Only a batch shows whether there is room again.
+        self.trouble = self.trouble.take().filter(|_| self.is_full);
         self.link = Link::up(connection);
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Request {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::queue) enum Verdict {
     Appended,
     Duplicate,
     Fenced,
@@ -44,7 +44,7 @@ pub(super) enum Verdict {
 }
 
 /// What the server's script decides about a batch: the same rules in the same order.
-fn decide(marker: Option<Marker>, epoch: Epoch, seq: u64) -> Verdict {
+pub(in crate::queue) fn decide(marker: Option<Marker>, epoch: Epoch, seq: u64) -> Verdict {
     let Some(marker) = marker else { return Verdict::Unknown };
     let reached = marker.position;
     if epoch.number < reached.epoch || (epoch.number == reached.epoch && epoch.nonce != marker.nonce) {
@@ -61,7 +61,7 @@ fn decide(marker: Option<Marker>, epoch: Epoch, seq: u64) -> Verdict {
 }
 
 /// What the server's script makes of a fence: the marker that it writes, or the one that stays.
-pub(super) fn fence(marker: Option<Marker>, epoch: Epoch) -> Option<Marker> {
+pub(in crate::queue) fn fence(marker: Option<Marker>, epoch: Epoch) -> Option<Marker> {
     let position = Position { epoch: epoch.number, seq: FENCE };
     let prior = match marker {
         Some(marker) if epoch.number <= marker.position.epoch => {
