@@ -62,16 +62,13 @@ const DEDUPE_WITHIN: Duration = Duration::from_secs(72 * 60 * 60);
 
 /// What is wrong with dropping repeats by a number that the sender doesn't give.
 fn without_delivery_id(integration: &Integration) -> Option<String> {
-    let dedupe = integration.dedupe.filter(|dedupe| dedupe.by == DedupeBy::DeliveryId)?;
+    integration.dedupe.filter(|dedupe| dedupe.by == DedupeBy::DeliveryId)?;
     match integration.source {
         Some(source) if source.names_deliveries() => None,
         Some(source) => {
             Some(format!("the source {} numbers no deliveries; write by = \"body\"", source.name))
         }
-        None => Some(format!(
-            "without a source no delivery has an id; write by = \"body\", within {:?}",
-            dedupe.within
-        )),
+        None => Some("without a source no delivery has an id; write by = \"body\"".to_owned()),
     }
 }
 

@@ -211,13 +211,8 @@ async fn a_redis_that_lost_jobs_gets_them_again_and_what_is_gone_for_good_is_cou
     assert_eq!(metric(&gateway, "retrieve_redis_losses_total").await, 0.0);
 
     // After a restart it holds nothing any more, but still knows what Redis should have.
+    gateway.signal(rustix::process::Signal::TERM);
     let (_, _, mut child) = gateway.ignore_log();
-    tokio::time::sleep(Duration::ZERO).await;
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap(),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
     child.wait().await.unwrap();
     redis.command(&["FLUSHALL"]).await;
     let gateway = GatewayProcess::start(&folder, &settings).await;
