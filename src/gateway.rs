@@ -205,8 +205,8 @@ impl Gateway {
         let drained = drain(&mut public_plane, &public_stop, drain_timeout, &shutdown).await;
         state.context.apps.iter().for_each(App::close);
         let settled = end(&mut workers, "queue").await;
-        private_stop.drain.cancel();
-        private_stop.abort.cancel();
+        private_stop.drain.give();
+        private_stop.abort.give();
         end(&mut private_plane, "private plane").await;
         match ended_early {
             Some(worker) => Err(RunError::WorkerEnded(worker)),
@@ -325,7 +325,7 @@ fn start_private_plane(
 /// Drains the public plane. False if connections had to be dropped.
 async fn drain(public_plane: &mut Workers, stop: &Stop, timeout: Duration, shutdown: &Shutdown) -> bool {
     let started = Instant::now();
-    stop.drain.cancel();
+    stop.drain.give();
     let in_time = tokio::select! {
         biased;
         () = public_plane.all_to_end() => true,
@@ -336,7 +336,7 @@ async fn drain(public_plane: &mut Workers, stop: &Stop, timeout: Duration, shutd
         info!(milliseconds = started.elapsed().as_millis(), "drained");
     } else {
         warn!("dropping the connections that are left");
-        stop.abort.cancel();
+        stop.abort.give();
         end(public_plane, "public plane").await;
     }
     in_time

@@ -1,13 +1,15 @@
 //! Logs and metrics.
 
+mod lines;
 pub mod metrics;
 pub mod queue;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+pub use self::lines::LinesGuard;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,18 +41,21 @@ pub fn is_filter(text: &str) -> bool {
 /// Starts logging to standard error, by a thread of its own. Panics are logged like any other failure.
 ///
 /// The guard writes what is left when it is dropped.
-pub fn start_logging(config: &LogConfig) -> WorkerGuard {
-    const WAITING_LINES_LIMIT: usize = 16_384;
-    let builder = NonBlockingBuilder::default().thread_name("log").buffered_lines_limit(WAITING_LINES_LIMIT);
-    let (writer, guard) = builder.finish(std::io::stderr());
+///
+/// # Errors
+/// The thread can't be started.
+pub fn start_logging(config: &LogConfig) -> io::Result<LinesGuard> {
+    let report =
+        |lines| tracing::warn!(lines, "log lines were dropped: standard error takes them too slowly");
+    let (writer, guard) = lines::start(io::stderr(), report)?;
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     let started = match config.format {
-        LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => subscriber.with_ansi(io::stderr().is_terminal()).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).try_init(),
     };
     if started.is_ok() {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a bug: the code panicked")));
     }
-    guard
+    Ok(guard)
 }

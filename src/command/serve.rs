@@ -19,7 +19,13 @@ pub(super) fn serve() -> ExitCode {
         complain(format_args!("the settings can't be used\n\n{problems}"));
         return ExitCode::from(EXIT_CONFIG);
     };
-    let log = start_logging(&config.log);
+    let log = match start_logging(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(format_args!("the log can't be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     announce(&config, &problems);
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

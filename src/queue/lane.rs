@@ -190,6 +190,11 @@ impl Waiting {
         self.next.as_ref().map(|append| append.waiter.arrived)
     }
 
+    /// How many jobs wait.
+    pub fn count(&self) -> usize {
+        self.receiver.len() + usize::from(self.next.is_some())
+    }
+
     /// Takes what is there, as one batch. None if nothing is.
     pub fn take_batch(&mut self) -> Option<Vec<Append>> {
         let mut batch = Vec::new();

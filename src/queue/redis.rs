@@ -13,6 +13,7 @@ mod read;
 mod script;
 mod server;
 mod slots;
+mod socket;
 pub mod target;
 pub mod tls;
 mod writer;
@@ -55,6 +56,8 @@ pub struct Keys {
     pub stream: String,
     /// The markers of the producers.
     pub producers: String,
+    /// The stream's name within a transaction that appends to it; nobody ever sees it.
+    pub open: String,
     /// Written to learn whether Redis takes writes.
     pub probe: String,
     prefix: String,
@@ -71,6 +74,7 @@ impl Keys {
             lane,
             stream: format!("{prefix}jobs"),
             producers: format!("{prefix}producers"),
+            open: format!("{prefix}open"),
             probe: format!("{prefix}probe"),
             prefix,
         }
@@ -249,13 +253,13 @@ fn describe(error: &RedisError) -> String {
         (None, Some(detail)) if error.kind() == ErrorKind::UnexpectedReturnType => detail.to_owned(),
         (None, _) => error.to_string(),
     };
-    // Redis 6.2 has no code for what a script may not do.
-    if error.code() == Some("NOPERM") || words.contains("can't run this command") {
+    // Redis 6.2 has no code for what a script may not do, and EXEC wraps it.
+    if words.contains("NOPERM") || words.contains("can't run this command") {
         return format!("{words}; the rights that this user needs: {RIGHTS}");
     }
     words
 }
 
 /// What a user of the gateway needs, as `ACL SETUSER` takes it, besides the keys. docs/redis.md says what for.
-pub const RIGHTS: &str = "+evalsha +script|load +hget +hset +xadd +xlen +xinfo +type +set +get +pexpire +xread +xrevrange \
-                          +xpending +xtrim +time +info +config|get +wait +role +cluster";
+pub const RIGHTS: &str = "+evalsha +script|load +multi +exec +hget +hset +xadd +xlen +xinfo +type +exists +rename \
+                          +renamenx +set +get +pexpire +xread +xrevrange +xpending +xtrim +time +info +config|get +wait +role +cluster";

@@ -46,9 +46,26 @@ async fn a_user_with_the_documented_rights_is_enough_and_a_missing_one_is_named(
     let end = get(gateway.admin, "/api/jobs?after=$").await;
     assert_eq!((end.status, end.body.as_str()), (200, ""));
 
-    let needed =
-        ["evalsha", "script|load", "hget", "hset", "xadd", "xlen", "xinfo", "type", "set", "get", "pexpire"];
+    let needed = [
+        "evalsha",
+        "script|load",
+        "multi",
+        "exec",
+        "hget",
+        "hset",
+        "xadd",
+        "xlen",
+        "xinfo",
+        "type",
+        "exists",
+        "rename",
+        "renamenx",
+        "set",
+        "get",
+        "pexpire",
+    ];
     for missing in needed {
+        println!("without {missing}");
         let rights: Vec<&str> = all.iter().copied().filter(|right| right[1..] != *missing).collect();
         assert_eq!(rights.len() + 1, all.len(), "{missing}");
         user(&redis, keys, &rights).await;

@@ -1,8 +1,8 @@
 //! What a server says of itself, and what that makes of a 200.
 
-use redis::{RedisError, Value};
+use redis::aio::ConnectionLike;
+use redis::{Cmd, RedisError, Value};
 
-use super::server::Connection;
 use super::{Ack, describe};
 
 /// The oldest version whose scripts and streams are known to do what is needed.
@@ -27,7 +27,7 @@ impl Facts {
     ///
     /// # Errors
     /// The server doesn't answer.
-    pub async fn ask(connection: &mut Connection) -> Result<Facts, RedisError> {
+    pub async fn ask(connection: &mut impl ConnectionLike) -> Result<Facts, RedisError> {
         let info = permitted(redis::cmd("INFO").query_async(connection).await)?;
         let mut facts = Facts::read(&info.unwrap_or_default());
         let mut command = redis::cmd("CONFIG");
@@ -141,12 +141,16 @@ fn require_policy(policy: Option<&str>) -> Result<(), String> {
 }
 
 /// Asks for the policy alone, as it may be changed at any time.
+pub fn ask_policy() -> Cmd {
+    redis::cmd("INFO").arg("memory").to_owned()
+}
+
+/// Reads the answer to [`ask_policy`].
 ///
 /// # Errors
-/// The server doesn't answer, or may throw the stream away.
-pub async fn check_policy(connection: &mut Connection) -> Result<(), String> {
-    let info = permitted(redis::cmd("INFO").arg("memory").query_async(connection).await);
-    let info = info.map_err(|error| describe(&error))?;
+/// The server may throw the stream away, or its own.
+pub fn check_policy(info: Value) -> Result<(), String> {
+    let info = permitted(info.extract_error()).map_err(|error| describe(&error))?;
     require_policy(Facts::read(&info.unwrap_or_default()).eviction_policy.as_deref())
 }
 

@@ -2,17 +2,19 @@
 //!
 //! resting → connecting → [numbering an epoch] → [fencing → noting] → up; after any error: resting again.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesOrdered, StreamExt};
 use redis::{Cmd, RedisError, Value};
 use tokio::time::{Instant, Sleep};
 
-use super::checks::{Facts, check_policy};
-use super::script::{self, Fence, Verdict};
-use super::server::{Connection, Server};
+use super::checks::{Facts, ask_policy, check_policy};
+use super::script::{self, Answer, Fence, Verdict};
+use super::server::{Server, confirmation, require_confirmed};
+use super::socket::Socket;
 use super::{CONNECT_TIMEOUT, Keys, describe};
 use crate::queue::journal::JournalError;
 use crate::queue::producer::Marker;
@@ -28,13 +30,13 @@ pub enum Link {
     /// Waiting for the next attempt.
     Resting(Pin<Box<Sleep>>),
     /// On the way to a connection, the scripts and the marker.
-    Connecting(BoxFuture<'static, Result<(Connection, Option<Marker>), String>>),
+    Connecting(BoxFuture<'static, Result<(Socket, Option<Marker>), String>>),
     /// A number for an epoch is being written to the disk.
-    Numbering(Connection, BoxFuture<'static, Result<u64, JournalError>>),
+    Numbering(BoxFuture<'static, Result<(Socket, u64), JournalError>>),
     /// A fence is on its way.
-    Fencing(BoxFuture<'static, Result<(Connection, Fence), RedisError>>),
+    Fencing(BoxFuture<'static, Result<(Socket, Fence), RedisError>>),
     /// The new numbers are being written to the disk.
-    Noting(Connection, BoxFuture<'static, Result<u64, JournalError>>),
+    Noting(BoxFuture<'static, Result<Socket, JournalError>>),
     /// In step.
     Up(Up),
     /// Another process writes under this identity; nothing more is sent.
@@ -43,10 +45,21 @@ pub enum Link {
 
 /// A connection in step with the server.
 pub struct Up {
-    connection: Connection,
-    replies: FuturesOrdered<BoxFuture<'static, Result<Value, RedisError>>>,
-    probing: Option<BoxFuture<'static, Result<(), String>>>,
+    socket: Socket,
+    /// What was sent and isn't answered yet, and when.
+    expected: VecDeque<(Expected, Instant)>,
+    /// Of a batch that is still to be confirmed.
+    verdict: Option<Verdict>,
     probe_at: Instant,
+}
+
+/// What the server's next answers are about.
+enum Expected {
+    Batch(Answer),
+    /// Of what came before.
+    Confirmation,
+    Probe,
+    Policy,
 }
 
 /// What happened to the connection.
@@ -54,13 +67,13 @@ pub enum LinkEvent {
     /// The pause is over.
     Rested,
     /// The server answered, with its marker.
-    Connected(Connection, Option<Marker>),
+    Connected(Socket, Option<Marker>),
     /// An epoch has a number.
-    Numbered(Connection, u64),
+    Numbered(Socket, u64),
     /// The server answered a fence.
-    Fenced(Connection, Fence),
+    Fenced(Socket, Fence),
     /// The numbers are on the disk.
-    Noted(Connection),
+    Noted(Socket),
     /// The server answered a batch.
     Answered(Verdict),
     /// The server takes writes.
@@ -74,7 +87,7 @@ impl Link {
     pub fn start(server: &Server, keys: &Keys, producer: &str) -> Link {
         let (server, keys, producer) = (server.clone(), keys.clone(), producer.to_owned());
         Link::Connecting(Box::pin(async move {
-            let mut connection = server.connect(&keys.stream, CONNECT_TIMEOUT).await?;
+            let mut connection: Socket = server.connect(&keys.stream, CONNECT_TIMEOUT).await?;
             let facts = Facts::ask(&mut connection).await.map_err(|error| describe(&error))?;
             facts.require(server.settings().ack)?;
             let marker = greet(&mut connection, &keys, &producer).await.map_err(|error| describe(&error))?;
@@ -93,7 +106,7 @@ impl Link {
     }
 
     /// Sends a fence.
-    pub fn fence(mut connection: Connection, fence: Cmd) -> Link {
+    pub fn fence(mut connection: Socket, fence: Cmd) -> Link {
         Link::Fencing(Box::pin(async move {
             let reply = connection.write(fence).await?;
             Ok((connection, script::fence_verdict(reply)?))
@@ -101,13 +114,9 @@ impl Link {
     }
 
     /// A connection in step.
-    pub fn up(connection: Connection) -> Link {
-        Link::Up(Up {
-            connection,
-            replies: FuturesOrdered::new(),
-            probing: None,
-            probe_at: Instant::now() + PROBE_INTERVAL,
-        })
+    pub fn up(socket: Socket) -> Link {
+        let probe_at = Instant::now() + PROBE_INTERVAL;
+        Link::Up(Up { socket, expected: VecDeque::new(), verdict: None, probe_at })
     }
 
     /// Whether what comes next compares numbers, which must not change meanwhile.
@@ -127,16 +136,16 @@ impl Link {
                 Ok((connection, marker)) => LinkEvent::Connected(connection, marker),
                 Err(trouble) => LinkEvent::Broken(trouble),
             },
-            Link::Numbering(connection, numbering) => match numbering.await {
-                Ok(number) => LinkEvent::Numbered(connection.clone(), number),
+            Link::Numbering(numbering) => match numbering.await {
+                Ok((connection, number)) => LinkEvent::Numbered(connection, number),
                 Err(error) => broken(&error),
             },
             Link::Fencing(fencing) => match fencing.await {
                 Ok((connection, fence)) => LinkEvent::Fenced(connection, fence),
                 Err(error) => LinkEvent::Broken(describe(&error)),
             },
-            Link::Noting(connection, noting) => match noting.await {
-                Ok(_) => LinkEvent::Noted(connection.clone()),
+            Link::Noting(noting) => match noting.await {
+                Ok(connection) => LinkEvent::Noted(connection),
                 Err(error) => broken(&error),
             },
             Link::Up(up) => up.next(keys).await,
@@ -146,56 +155,102 @@ impl Link {
 }
 
 impl Up {
-    /// Sends a batch.
-    pub fn send(&mut self, batch: Cmd) {
-        let mut connection = self.connection.clone();
-        self.replies.push_back(Box::pin(async move { connection.write(batch).await }));
-        self.probe_at = Instant::now() + PROBE_INTERVAL;
+    /// Sends a batch, which is put behind what goes out next.
+    pub fn send(&mut self, put: impl FnOnce(&mut BytesMut) -> Answer) {
+        let now = Instant::now();
+        let answer = put(self.socket.unsent());
+        self.expected.push_back((Expected::Batch(answer), now));
+        if let Some(confirmation) = confirmation(self.socket.ack()) {
+            self.put(&confirmation, Expected::Confirmation);
+        }
+        self.probe_at = now + PROBE_INTERVAL;
+    }
+
+    fn put(&mut self, command: &Cmd, expected: Expected) {
+        self.socket.unsent().extend_from_slice(&command.get_packed_command());
+        self.expected.push_back((expected, Instant::now()));
     }
 
     async fn next(&mut self, keys: &Keys) -> LinkEvent {
         loop {
-            tokio::select! {
-                Some(reply) = self.replies.next() => {
-                    return match reply.and_then(script::verdict) {
-                        Ok(verdict) => LinkEvent::Answered(verdict),
-                        Err(error) => LinkEvent::Broken(describe(&error)),
-                    };
-                }
-                probed = finish(&mut self.probing) => {
-                    self.probing = None;
-                    self.probe_at = Instant::now() + PROBE_INTERVAL;
-                    return match probed {
-                        Ok(()) => LinkEvent::Probed,
-                        Err(trouble) => LinkEvent::Broken(trouble),
-                    };
-                }
-                () = tokio::time::sleep_until(self.probe_at), if self.probing.is_none() => {
-                    let (mut connection, keys) = (self.connection.clone(), keys.clone());
-                    self.probing = Some(Box::pin(async move {
-                        let kind = script::probe(&keys).query_async(&mut connection).await;
-                        let probed = kind.and_then(|kind| require_stream(&keys, kind));
-                        probed.map_err(|error| describe(&error))?;
-                        check_policy(&mut connection).await
-                    }));
-                }
+            let answer_until =
+                self.expected.front().map(|(_, since)| *since + self.socket.response_timeout());
+            let event = tokio::select! {
+                reply = self.socket.next_reply() => match reply {
+                    Ok(reply) => self.take(reply, keys),
+                    Err(error) => Some(LinkEvent::Broken(describe(&error))),
+                },
+                () = tokio::time::sleep_until(answer_until.unwrap_or(self.probe_at)) => match answer_until {
+                    Some(_) => Some(LinkEvent::Broken("timed out".to_owned())),
+                    None => {
+                        self.put(&script::probe(keys), Expected::Probe);
+                        self.put(&ask_policy(), Expected::Policy);
+                        None
+                    }
+                },
+            };
+            if let Some(event) = event {
+                return event;
             }
         }
+    }
+
+    /// What an answer means, if it is the last one that something waits for.
+    fn take(&mut self, reply: Value, keys: &Keys) -> Option<LinkEvent> {
+        let broken = |error: &RedisError| LinkEvent::Broken(describe(error));
+        let Some((expected, _)) = self.expected.front_mut() else {
+            return Some(match reply.extract_error() {
+                Ok(_) => LinkEvent::Broken("an answer that nobody asked for".to_owned()),
+                Err(error) => broken(&error),
+            });
+        };
+        let event = match expected {
+            Expected::Batch(answer) => match answer.take(reply)? {
+                Err(error) => Some(broken(&error)),
+                Ok(verdict) if confirmation(self.socket.ack()).is_none() => {
+                    Some(LinkEvent::Answered(verdict))
+                }
+                Ok(verdict) => {
+                    self.verdict = Some(verdict);
+                    None
+                }
+            },
+            Expected::Confirmation => match require_confirmed(self.socket.ack(), reply) {
+                Err(error) => Some(broken(&error)),
+                Ok(()) => self.verdict.take().map(LinkEvent::Answered),
+            },
+            Expected::Probe => match reply.extract_error().and_then(|kind| require_stream(keys, kind)) {
+                Err(error) => Some(broken(&error)),
+                Ok(()) => None,
+            },
+            Expected::Policy => {
+                self.probe_at = Instant::now() + PROBE_INTERVAL;
+                Some(match check_policy(reply) {
+                    Ok(()) => LinkEvent::Probed,
+                    Err(trouble) => LinkEvent::Broken(trouble),
+                })
+            }
+        };
+        self.expected.pop_front();
+        event
     }
 }
 
 /// Learns whether this user may do here what is needed, and how far the producer had come.
-async fn greet(
-    connection: &mut Connection,
-    keys: &Keys,
-    producer: &str,
-) -> Result<Option<Marker>, RedisError> {
+async fn greet(connection: &mut Socket, keys: &Keys, producer: &str) -> Result<Option<Marker>, RedisError> {
     for load in script::load() {
         load.query_async::<()>(connection).await?;
+    }
+    match script::close(keys).query_async::<Value>(connection).await {
+        Err(error) if !error.to_string().contains("no such key") => return Err(error),
+        Ok(_) | Err(_) => {}
     }
     let marker = script::marker(script::read_marker(keys, producer).query_async(connection).await?)?;
     // Written after the marker was read, so that the confirmation holds for what the marker speaks of.
     require_stream(keys, connection.write(script::probe(keys)).await?)?;
+    for command in script::try_transaction(keys) {
+        command.query_async::<Value>(connection).await?;
+    }
     Ok(marker)
 }
 

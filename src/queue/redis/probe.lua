@@ -1,9 +1,13 @@
 -- Learns whether this user may do on this server what the other scripts do, without touching the stream.
--- KEYS: the probe's stream, the producers' markers, the probe's repeat, the stream. ARGV: the time.
+-- KEYS: the probe's stream, the producers' markers, the probe's repeat, the stream, another name for the
+-- probe's stream. ARGV: the time.
 -- Redis doesn't say which command of a script it forbids, so each is tried by itself.
 local commands = {
     {'XADD', KEYS[1], 'MAXLEN', 1, '*', 'at', ARGV[1]},
     {'PEXPIRE', KEYS[1], 60000},
+    {'EXISTS', KEYS[5]},
+    {'RENAME', KEYS[1], KEYS[5]},
+    {'RENAME', KEYS[5], KEYS[1]},
     {'XLEN', KEYS[1]},
     {'XINFO', 'STREAM', KEYS[1]},
     {'HSET', KEYS[2], 'probe', ARGV[1]},

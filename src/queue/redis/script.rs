@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use bytes::BytesMut;
 use redis::{Cmd, ErrorKind, RedisError, Value};
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
@@ -79,31 +80,164 @@ pub enum Verdict {
     Fenced,
 }
 
-/// Appends a batch.
-pub fn append(keys: &Keys, producer: &str, epoch: Epoch, seq: u64, limit: u64, batch: &[Document]) -> Cmd {
+/// What has come of the server's answers to a batch.
+#[derive(Debug)]
+pub struct Answer {
+    /// How many answers are still to come.
+    left: usize,
+    /// How many jobs have a command of their own. Without any, the script's answer is the only one.
+    commands: usize,
+    trouble: Option<RedisError>,
+}
+
+/// A batch to append.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The producer's field among the markers.
+    pub producer: &'a str,
+    /// The epoch of its number.
+    pub epoch: Epoch,
+    /// Its number.
+    pub seq: u64,
+    /// How many entries the stream may hold; 0 for any number.
+    pub limit: u64,
+    /// Its jobs; none for one that was refused after it had its number.
+    pub jobs: &'a [Document],
+    /// Whether jobs may get commands of their own, see `append.lua`; not in a cluster, where a key that doesn't exist has
+    /// every transaction refused for as long as its slot is being moved.
+    pub may_split: bool,
+}
+
+/// Puts a batch behind what is to be sent.
+pub fn append(out: &mut BytesMut, keys: &Keys, batch: &Batch<'_>) -> Answer {
+    let Batch { producer, epoch, seq, limit, jobs: batch, may_split } = *batch;
     let dedupes: Vec<_> = batch
         .iter()
         .enumerate()
         .filter_map(|(place, document)| Some((place, document.dedupe.as_ref()?)))
         .collect();
-    let mut command = APPEND.call(2 + dedupes.len());
-    command.arg(&keys.stream).arg(&keys.producers);
-    for (_, (_, dedupe)) in &dedupes {
-        command.arg(keys.seen(&dedupe.key));
+    let of_script = if may_split && dedupes.is_empty() { batch.len().min(1) } else { batch.len() };
+    let (of_script, commands) = batch.split_at(of_script);
+    out.reserve(
+        batch.iter().map(|document| document.bytes.len() + COMMAND_BYTES).sum::<usize>() + HEAD_BYTES,
+    );
+    if !commands.is_empty() {
+        put(out, &["MULTI"]);
     }
-    command.arg(producer).arg(epoch.number).arg(nonce_of(epoch)).arg(seq).arg(now_seconds()).arg(limit);
-    command.arg(dedupes.len());
+    put_head(out, 3 + 3 + dedupes.len() + 8 + 3 * dedupes.len() + of_script.len());
+    put_args(out, &["EVALSHA", APPEND.sha1.as_str()]);
+    put_number(out, 3 + dedupes.len() as u64);
+    put_args(out, &[&keys.stream, &keys.producers, &keys.open]);
+    dedupes.iter().for_each(|(_, (_, dedupe))| put_arg(out, keys.seen(&dedupe.key).as_bytes()));
+    put_arg(out, producer.as_bytes());
+    put_number(out, epoch.number);
+    put_arg(out, nonce_of(epoch).as_bytes());
+    put_number(out, seq);
+    put_number(out, now_seconds().unsigned_abs());
+    put_number(out, limit);
+    put_number(out, u64::from(!commands.is_empty()));
+    put_number(out, dedupes.len() as u64);
     for (place, (job, dedupe)) in &dedupes {
         let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX).max(1);
-        command.arg(place).arg(job.to_string()).arg(within);
+        put_number(out, *place as u64);
+        put_arg(out, job.to_string().as_bytes());
+        put_number(out, within);
     }
-    for document in batch {
-        command.arg(document.bytes.as_ref());
+    of_script.iter().for_each(|document| put_arg(out, &document.bytes));
+    if commands.is_empty() {
+        return Answer { left: 1, commands: 0, trouble: None };
     }
-    command
+    for document in commands {
+        put_head(out, 6);
+        put_args(out, &["XADD", &keys.open, "NOMKSTREAM", "*", super::JOB_FIELD]);
+        put_arg(out, &document.bytes);
+    }
+    put(out, &["RENAMENX", &keys.open, &keys.stream]);
+    put(out, &["EXEC"]);
+    // MULTI, what is queued (the script, the commands, RENAMENX), EXEC.
+    Answer { left: commands.len() + 4, commands: commands.len(), trouble: None }
 }
 
-/// Reads the answer to [`append`].
+/// What a job's command needs besides the job, and a batch besides its jobs and marks, at the most.
+const COMMAND_BYTES: usize = 128;
+const HEAD_BYTES: usize = 1024;
+
+fn put_head(out: &mut BytesMut, args: usize) {
+    put_length(out, b'*', args as u64);
+}
+
+fn put_arg(out: &mut BytesMut, arg: &[u8]) {
+    put_length(out, b'$', arg.len() as u64);
+    out.extend_from_slice(arg);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_args(out: &mut BytesMut, args: &[&str]) {
+    args.iter().for_each(|arg| put_arg(out, arg.as_bytes()));
+}
+
+fn put(out: &mut BytesMut, command: &[&str]) {
+    put_head(out, command.len());
+    put_args(out, command);
+}
+
+fn put_number(out: &mut BytesMut, number: u64) {
+    put_arg(out, number.to_string().as_bytes());
+}
+
+fn put_length(out: &mut BytesMut, kind: u8, length: u64) {
+    out.extend_from_slice(&[kind]);
+    out.extend_from_slice(length.to_string().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+impl Answer {
+    /// Takes the next answer. None as long as there are more to come.
+    pub fn take(&mut self, reply: Value) -> Option<Result<Verdict, RedisError>> {
+        self.left = self.left.saturating_sub(1);
+        // A transaction's answers may hold errors that are as they should be.
+        let reply = match reply {
+            Value::ServerError(error) => Err(RedisError::from(error)),
+            reply => Ok(reply),
+        };
+        if self.left > 0 {
+            if let Err(error) = reply {
+                self.trouble.get_or_insert(error);
+            }
+            return None;
+        }
+        Some(match (self.trouble.take(), reply) {
+            // EXEC says no more than that there was an error.
+            (Some(error), _) | (None, Err(error)) => Err(error),
+            (None, Ok(reply)) if self.commands == 0 => verdict(reply),
+            (None, Ok(reply)) => self.verdict_of_transaction(reply),
+        })
+    }
+
+    /// What EXEC returned: the script's answer, the entry's id for each command, and 1 because the name was free. Where
+    /// the script didn't append, the commands did nothing.
+    fn verdict_of_transaction(&self, reply: Value) -> Result<Verdict, RedisError> {
+        let Value::Array(replies) = reply else { return Err(unexpected()) };
+        let mut replies = replies.into_iter();
+        let of_script = replies.next().unwrap_or_default().extract_error()?;
+        let is_appended = matches!(&of_script, Value::Array(words)
+            if words.first() == Some(&Value::BulkString(b"appended".to_vec())));
+        let verdict = verdict(of_script)?;
+        if is_appended {
+            for _ in 0..self.commands {
+                let Value::BulkString(_) = replies.next().unwrap_or_default().extract_error()? else {
+                    return Err(unexpected());
+                };
+            }
+            if replies.next().unwrap_or_default().extract_error()? != Value::Int(1) {
+                return Err(unexpected());
+            }
+        }
+        Ok(verdict)
+    }
+}
+
+/// Reads the script's answer.
 ///
 /// # Errors
 /// It is none of the script's answers.
@@ -198,9 +332,23 @@ pub fn marker(reply: Value) -> Result<Option<Marker>, RedisError> {
 
 /// Tries what the scripts do.
 pub fn probe(keys: &Keys) -> Cmd {
-    let mut command = PROBE.call(4);
+    let mut command = PROBE.call(5);
     command.arg(&keys.probe).arg(&keys.producers).arg(keys.seen("probe")).arg(&keys.stream);
-    command.arg(now_seconds());
+    command.arg(format!("{}:open", keys.probe)).arg(now_seconds());
+    command
+}
+
+/// Tries what a transaction does besides the scripts.
+pub fn try_transaction(keys: &Keys) -> [Cmd; 3] {
+    let mut add = redis::cmd("XADD");
+    add.arg(&keys.probe).arg("NOMKSTREAM").arg("MAXLEN").arg(1).arg("*").arg("at").arg(now_seconds());
+    [redis::cmd("MULTI"), add, redis::cmd("EXEC")]
+}
+
+/// Takes back the stream's name, should a transaction have been torn: by a server without transactions.
+pub fn close(keys: &Keys) -> Cmd {
+    let mut command = redis::cmd("RENAMENX");
+    command.arg(&keys.open).arg(&keys.stream);
     command
 }
 

@@ -43,34 +43,98 @@ impl Connection {
     /// Sends a command that writes; its answer comes when what it wrote, and everything before it on this connection, is
     /// where [`Ack`] wants it.
     pub async fn write(&mut self, command: Cmd) -> Result<Value, RedisError> {
-        let millis = u64::try_from(CONFIRM_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        let mut wait = Cmd::new();
-        match self.ack {
-            Ack::Redis => return command.query_async(self).await,
-            Ack::Replicas(count) => wait.arg("WAIT").arg(count).arg(millis),
-            Ack::Fsync => wait.arg("WAITAOF").arg(1).arg(0).arg(millis),
-        };
-        let mut pipeline = Pipeline::new();
-        pipeline.add_command(command).add_command(wait);
-        let mut replies = self.req_packed_commands(&pipeline, 0, 2).await?.into_iter();
-        let reply = replies.next().unwrap_or_default().extract_error()?;
-        let confirmed = match replies.next().unwrap_or_default().extract_error()? {
-            // WAITAOF says how many servers' own files, then how many replicas'.
-            Value::Array(counts) => counts.into_iter().next().unwrap_or_default(),
-            count => count,
-        };
-        let confirmed: u32 = redis::from_redis_value(confirmed)?;
-        let missing = match self.ack {
-            Ack::Replicas(count) if confirmed < count => {
-                format!("{confirmed} of {count} replicas confirmed within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
-            }
-            Ack::Fsync if confirmed < 1 => {
-                format!("Redis's disk didn't confirm within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
-            }
-            Ack::Redis | Ack::Replicas(_) | Ack::Fsync => return Ok(reply),
-        };
-        Err((ErrorKind::UnexpectedReturnType, "not confirmed", missing).into())
+        let ack = self.ack;
+        confirm(self, ack, command).await
     }
+}
+
+/// A connection that can be made to a server.
+pub trait Open: ConnectionLike + Sized {
+    /// Makes it of a socket: logs in, and chooses the database.
+    fn open(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        login: &Login,
+        database: i64,
+        response_timeout: Duration,
+        ack: Ack,
+    ) -> impl Future<Output = Result<Self, String>> + Send;
+}
+
+impl Open for Connection {
+    async fn open(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        login: &Login,
+        database: i64,
+        response_timeout: Duration,
+        ack: Ack,
+    ) -> Result<Connection, String> {
+        let mut info = RedisConnectionInfo::default().set_db(database);
+        if let Some(user) = &login.user {
+            info = info.set_username(user);
+        }
+        if let Some(password) = &login.password {
+            info = info.set_password(password.expose_secret());
+        }
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_timeout));
+        let opened = MultiplexedConnection::new_with_config(&info, stream, config).await;
+        let (commands, driver) = opened.map_err(|error| describe(&error))?;
+        Ok(Connection { commands, ack, _driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) })
+    }
+}
+
+/// What asks whether what was written is where [`Ack`] wants it. None where the server's answer alone says so.
+pub fn confirmation(ack: Ack) -> Option<Cmd> {
+    let millis = u64::try_from(CONFIRM_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    let mut wait = Cmd::new();
+    match ack {
+        Ack::Redis => return None,
+        Ack::Replicas(count) => wait.arg("WAIT").arg(count).arg(millis),
+        Ack::Fsync => wait.arg("WAITAOF").arg(1).arg(0).arg(millis),
+    };
+    Some(wait)
+}
+
+/// Reads the answer to [`confirmation`].
+///
+/// # Errors
+/// It isn't there, or the server's.
+pub fn require_confirmed(ack: Ack, reply: Value) -> Result<(), RedisError> {
+    let confirmed = match reply.extract_error()? {
+        // WAITAOF says how many servers' own files, then how many replicas'.
+        Value::Array(counts) => counts.into_iter().next().unwrap_or_default(),
+        count => count,
+    };
+    let confirmed: u32 = redis::from_redis_value(confirmed)?;
+    let missing = match ack {
+        Ack::Replicas(count) if confirmed < count => {
+            format!("{confirmed} of {count} replicas confirmed within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
+        }
+        Ack::Fsync if confirmed < 1 => {
+            format!("Redis's disk didn't confirm within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
+        }
+        Ack::Redis | Ack::Replicas(_) | Ack::Fsync => return Ok(()),
+    };
+    Err((ErrorKind::UnexpectedReturnType, "not confirmed", missing).into())
+}
+
+/// Sends a command that writes, and waits for its confirmation.
+///
+/// # Errors
+/// The server's, or the connection's.
+pub async fn confirm(
+    connection: &mut impl ConnectionLike,
+    ack: Ack,
+    command: Cmd,
+) -> Result<Value, RedisError> {
+    let Some(confirmation) = confirmation(ack) else {
+        return connection.req_packed_command(&command).await?.extract_error();
+    };
+    let mut pipeline = Pipeline::new();
+    pipeline.add_command(command).add_command(confirmation);
+    let mut replies = connection.req_packed_commands(&pipeline, 0, 2).await?.into_iter();
+    let reply = replies.next().unwrap_or_default().extract_error()?;
+    require_confirmed(ack, replies.next().unwrap_or_default())?;
+    Ok(reply)
 }
 
 impl ConnectionLike for Connection {
@@ -144,7 +208,7 @@ impl Server {
     ///
     /// # Errors
     /// Why not, in words that hold no password.
-    pub async fn connect(&self, key: &str, response_timeout: Duration) -> Result<Connection, String> {
+    pub async fn connect<C: Open>(&self, key: &str, response_timeout: Duration) -> Result<C, String> {
         let Target { topology, login, database, .. } = &self.settings.target;
         match topology {
             Topology::Single(address) => self.dial(address, login, *database, response_timeout).await,
@@ -178,7 +242,7 @@ impl Server {
     }
 
     async fn master_of(&self, sentinel: &Address, login: &Login, master: &str) -> Result<Address, String> {
-        let mut connection = self.dial(sentinel, login, 0, CONNECT_TIMEOUT).await?;
+        let mut connection: Connection = self.dial(sentinel, login, 0, CONNECT_TIMEOUT).await?;
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
         let named: Result<Option<(String, u16)>, _> = command.query_async(&mut connection).await;
@@ -191,16 +255,16 @@ impl Server {
 
     /// Connects to the owner that one node of the cluster names. The next attempt begins with another node, because a
     /// node that was cut off from the others is the last to know.
-    async fn connect_by(
+    async fn connect_by<C: Open>(
         &self,
         node: &Address,
         seeds: &[Address],
         key: &str,
         response_timeout: Duration,
-    ) -> Result<Connection, String> {
+    ) -> Result<C, String> {
         let Target { login, database, .. } = &self.settings.target;
         self.ask_last(node);
-        let mut asked = self.dial(node, login, *database, response_timeout).await?;
+        let mut asked: C = self.dial(node, login, *database, response_timeout).await?;
         let failed = |error: RedisError| format!("{node}: {}", describe(&error));
         let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut asked).await.map_err(failed)?;
         if !info.contains("cluster_state:ok") {
@@ -236,50 +300,33 @@ impl Server {
         }
     }
 
-    async fn dial(
+    async fn dial<C: Open>(
         &self,
         address: &Address,
         login: &Login,
         database: i64,
         response_timeout: Duration,
-    ) -> Result<Connection, String> {
-        let mut info = RedisConnectionInfo::default().set_db(database);
-        if let Some(user) = &login.user {
-            info = info.set_username(user);
-        }
-        if let Some(password) = &login.password {
-            info = info.set_password(password.expose_secret());
-        }
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_timeout));
+    ) -> Result<C, String> {
         let ack = self.settings.ack;
         let dialling = async {
             let broken = |error: std::io::Error| error.to_string();
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(broken)?;
             stream.set_nodelay(true).map_err(broken)?;
-            let Some(tls) = &self.settings.tls else { return open(&info, stream, config, ack).await };
+            let Some(tls) = &self.settings.tls else {
+                return C::open(stream, login, database, response_timeout, ack).await;
+            };
             let name = ServerName::try_from(address.host.clone())
                 .map_err(|_| "its name can't be that of a certificate".to_owned())?;
             let stream = TlsConnector::from(Arc::clone(tls))
                 .connect(name, stream)
                 .await
                 .map_err(|error| tls_trouble(&error))?;
-            open(&info, stream, config, ack).await
+            C::open(stream, login, database, response_timeout, ack).await
         };
         let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dialling).await;
         let dialled = dialled.unwrap_or_else(|_| Err(format!("no answer within {CONNECT_TIMEOUT:?}")));
         dialled.map_err(|trouble| format!("{address}: {trouble}"))
     }
-}
-
-async fn open(
-    info: &RedisConnectionInfo,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    config: AsyncConnectionConfig,
-    ack: Ack,
-) -> Result<Connection, String> {
-    let opened = MultiplexedConnection::new_with_config(info, stream, config).await;
-    let (commands, driver) = opened.map_err(|error| describe(&error))?;
-    Ok(Connection { commands, ack, _driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) })
 }
 
 fn tls_trouble(error: &std::io::Error) -> String {
@@ -298,7 +345,7 @@ fn tls_trouble(error: &std::io::Error) -> String {
 }
 
 /// A sentinel that was cut off names the master of yesterday.
-async fn require_master(mut connection: Connection, address: &Address) -> Result<Connection, String> {
+async fn require_master<C: Open>(mut connection: C, address: &Address) -> Result<C, String> {
     let role: Result<Vec<Value>, _> = redis::cmd("ROLE").query_async(&mut connection).await;
     let role = role.map_err(|error| format!("{address}: {}", describe(&error)))?;
     match role.first() {

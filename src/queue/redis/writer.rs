@@ -14,16 +14,21 @@ use uuid::Uuid;
 
 use super::link::{Link, LinkEvent, finish};
 use super::script::{self, Fence, Verdict};
-use super::server::{Connection, Server};
+use super::server::Server;
+use super::socket::Socket;
 use super::{Keys, Outage};
 use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError, Recovered};
-use crate::queue::lane::{Append, Waiter, Waiting};
+use crate::queue::lane::{Append, BATCH_LIMIT_JOBS, Waiter, Waiting};
 use crate::queue::producer::{BEGINNING, Epoch, Loss, Position, Producer, Standing, ToSend};
 use crate::queue::{Health, QueueError, time_for};
 use crate::telemetry::queue::QueueMetrics;
 
 /// How many batches are on their way at the most.
 const WINDOW: usize = 2;
+
+/// While a batch is on its way, another one follows it only if so many jobs wait: one round trip later it would be larger,
+/// and what a batch costs is shared by its jobs.
+const FOLLOWING_JOBS: usize = BATCH_LIMIT_JOBS;
 
 /// How many batches one write to the journal takes at the most.
 const WRITE_LIMIT_BATCHES: usize = 16;
@@ -196,7 +201,9 @@ impl RedisWriter {
     async fn next_event(&mut self) -> Event {
         let deadline = self.deadline();
         let link_may_go_on = !(self.link.compares_next() && self.producer.is_writing());
-        let has_first = self.waiting.first_arrival().is_some();
+        // While a batch is on its way, the next job can wait unseen: the batch's own deadline comes first.
+        let is_sending = self.can_send() && self.producer.in_flight() > 0 && !self.producer.has_backlog();
+        let awaits_job = self.waiting.first_arrival().is_none() && !self.is_closed && !is_sending;
         tokio::select! {
             event = self.link.next(&self.keys), if link_may_go_on => Event::Link(event),
             result = finish(&mut self.writing) => {
@@ -211,7 +218,7 @@ impl RedisWriter {
                 self.noting = None;
                 Event::Noted(result)
             }
-            first = self.waiting.first(), if !has_first && !self.is_closed => Event::Job(first.is_some()),
+            first = self.waiting.first(), if awaits_job => Event::Job(first.is_some()),
             () = tokio::time::sleep_until(deadline) => Event::Deadline,
         }
     }
@@ -245,7 +252,7 @@ impl RedisWriter {
         }
         let is_late = |first: Instant| self.is_in_trouble() || Instant::now() >= first + self.settle_after;
         if self.can_send() && !self.producer.has_backlog() {
-            while self.producer.in_flight() + self.unsent() < WINDOW {
+            while self.has_room() {
                 let Some(batch) = self.waiting.take_batch() else { return };
                 self.freeze(batch);
             }
@@ -279,6 +286,13 @@ impl RedisWriter {
 
     fn can_send(&self) -> bool {
         matches!(self.link, Link::Up(_))
+    }
+
+    fn has_room(&self) -> bool {
+        match self.producer.in_flight() + self.unsent() {
+            0 => true,
+            on_their_way => on_their_way < WINDOW && self.waiting.count() >= FOLLOWING_JOBS,
+        }
     }
 
     fn unsent(&self) -> usize {
@@ -359,8 +373,16 @@ impl RedisWriter {
                     return;
                 }
                 ToSend::Batch { seq, body } => {
-                    let limit = self.server.settings().stream_limit;
-                    up.send(script::append(&self.keys, &self.field, self.producer.epoch(), seq, limit, body));
+                    let settings = self.server.settings();
+                    let batch = script::Batch {
+                        producer: &self.field,
+                        epoch: self.producer.epoch(),
+                        seq,
+                        limit: settings.stream_limit,
+                        jobs: body,
+                        may_split: !settings.target.is_cluster(),
+                    };
+                    up.send(|out| script::append(out, &self.keys, &batch));
                     self.producer.sent();
                 }
             }
@@ -415,7 +437,7 @@ impl RedisWriter {
         }
     }
 
-    fn go_up(&mut self, connection: Connection) {
+    fn go_up(&mut self, connection: Socket) {
         self.attempts = 0;
         // Only a batch shows whether there is room again.
         self.trouble = self.trouble.take().filter(|_| self.is_full);
@@ -437,26 +459,27 @@ impl RedisWriter {
     }
 
     /// Begins the epoch of this start, or the next one if that has begun already.
-    fn begin_epoch(&mut self, connection: Connection) {
+    fn begin_epoch(&mut self, connection: Socket) {
         let number = self.producer.epoch().number;
         match (self.producer.is_live(), self.journal.clone()) {
             (false, _) => self.send_fence(connection, number),
             (true, None) => self.send_fence(connection, number + 1),
             (true, Some(journal)) => {
-                let numbering = Box::pin(async move { journal.change(Change::NextEpoch).await });
-                self.link = Link::Numbering(connection, numbering);
+                self.link = Link::Numbering(Box::pin(async move {
+                    journal.change(Change::NextEpoch).await.map(|number| (connection, number))
+                }));
             }
         }
     }
 
-    fn send_fence(&mut self, connection: Connection, number: u64) {
+    fn send_fence(&mut self, connection: Socket, number: u64) {
         let epoch = Epoch { number, nonce: self.nonce };
         self.producer.begin_epoch(epoch);
         self.link = Link::fence(connection, script::fence(&self.keys, &self.field, epoch));
     }
 
     /// Goes up, once the numbers are on the disk.
-    fn note_numbers(&mut self, connection: Connection) {
+    fn note_numbers(&mut self, connection: Socket) {
         let Some(journal) = self.journal.clone().filter(|_| self.has_new_numbers) else {
             return self.go_up(connection);
         };
@@ -466,7 +489,7 @@ impl RedisWriter {
             resolved_below: self.producer.resolved_below(),
             promised: self.producer.promised(),
         };
-        self.link = Link::Noting(connection, Box::pin(async move { journal.change(change).await }));
+        self.link = Link::Noting(Box::pin(async move { journal.change(change).await.map(|_| connection) }));
     }
 
     fn report_loss(&self, loss: Loss) {

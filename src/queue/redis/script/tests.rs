@@ -3,10 +3,11 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use redis::Connection;
+use redis::{Connection, ConnectionLike};
 
 use super::*;
 use crate::queue::producer::simulation::server::{self, Verdict as Model};
+use crate::queue::redis::describe;
 
 /// A redis-server that ends with the test.
 struct Server {
@@ -53,6 +54,18 @@ impl Server {
     fn length(&mut self, keys: &Keys) -> u64 {
         redis::cmd("XLEN").arg(&keys.stream).query(&mut self.connection).unwrap()
     }
+}
+
+/// Appends a batch as the gateway does; the answers in their order are that of the server.
+fn append_to(server: &mut Server, keys: &Keys, batch: &Batch<'_>) -> Result<Verdict, RedisError> {
+    let mut out = BytesMut::new();
+    let mut answer = append(&mut out, keys, batch);
+    let replies = server.connection.req_packed_commands(&out, 0, answer.left).unwrap();
+    assert_eq!(replies.len(), answer.left);
+    let mut ends = replies.into_iter().filter_map(|reply| answer.take(reply));
+    let end = ends.next().unwrap();
+    assert!(ends.next().is_none());
+    end
 }
 
 impl Drop for Server {
@@ -103,7 +116,7 @@ fn the_scripts_decide_as_the_model() {
     }
     let keys = Keys::of("test", 0);
     let mut random = Random::from_environment();
-    let batch = [Document { bytes: "{}".into(), dedupe: None }];
+    let jobs = [1, 2, 3].map(|number| Document { bytes: format!("{{\"n\":{number}}}").into(), dedupe: None });
     let mut decided = std::collections::BTreeMap::new();
     for case in 0..3000 {
         let before = random.marker();
@@ -126,28 +139,113 @@ fn the_scripts_decide_as_the_model() {
             continue;
         }
         let seq = random.number();
-        let reply: Vec<String> =
-            append(&keys, "p.0", epoch, seq, 0, &batch).query(&mut server.connection).unwrap();
+        let jobs = &jobs[..random.below(4) as usize];
+        let may_split = random.below(2) == 0;
+        let batch = Batch { producer: "p.0", epoch, seq, limit: 0, jobs, may_split };
+        let verdict = append_to(&mut server, &keys, &batch).unwrap();
         let model = server::decide(before, epoch, seq);
-        let expect = match model {
-            Model::Appended => "appended",
-            Model::Duplicate => "duplicate",
-            Model::Fenced => "fenced",
-            Model::Gap => "gap",
-            Model::Unknown => "unknown",
+        let (name, expect) = match model {
+            Model::Appended => ("appended", Verdict::Appended(Vec::new())),
+            Model::Duplicate => ("duplicate", Verdict::Appended(Vec::new())),
+            Model::Fenced => ("fenced", Verdict::Fenced),
+            Model::Gap => ("gap", Verdict::OutOfStep),
+            Model::Unknown => ("unknown", Verdict::OutOfStep),
         };
-        assert_eq!(reply, [expect], "{case}: {before:?} {epoch:?} {seq}");
+        assert_eq!(verdict, expect, "{case}: {before:?} {epoch:?} {seq}");
         let (after, appended) = match (model, before) {
             (Model::Appended, Some(marker)) => {
                 let position = Position { epoch: epoch.number, seq };
-                (Some(Marker { position, ..marker }), 1)
+                (Some(Marker { position, ..marker }), jobs.len() as u64)
             }
             _ => (before, 0),
         };
         assert_eq!(server.marker(&keys), after, "{case}");
         assert_eq!(server.length(&keys), length + appended, "{case}");
-        *decided.entry(expect).or_insert(0) += 1;
+        *decided.entry(name).or_insert(0) += 1;
     }
     println!("{decided:?}");
     assert_eq!(decided.len(), 6, "every decision came up: {decided:?}");
+}
+
+/// A marker that batches with these numbers follow.
+const EPOCH: Epoch = Epoch { number: 7, nonce: 1 };
+
+fn begin(server: &mut Server, keys: &Keys) {
+    for load in load() {
+        load.exec(&mut server.connection).unwrap();
+    }
+    redis::cmd("FLUSHALL").exec(&mut server.connection).unwrap();
+    assert!(fence_verdict(fence(keys, "p.0", EPOCH).query(&mut server.connection).unwrap()).is_ok());
+}
+
+fn entries(server: &mut Server, keys: &Keys) -> Vec<String> {
+    let entries: Vec<(String, (String, String))> =
+        redis::cmd("XRANGE").arg(&keys.stream).arg("-").arg("+").query(&mut server.connection).unwrap();
+    entries.into_iter().map(|(_, (_, job))| job).collect()
+}
+
+fn is_there(server: &mut Server, key: &str) -> bool {
+    redis::cmd("EXISTS").arg(key).query(&mut server.connection).unwrap()
+}
+
+#[test]
+fn a_transaction_appends_as_the_script_alone_does_and_leaves_nothing_behind() {
+    let mut server = Server::start();
+    let keys = Keys::of("test", 0);
+    let jobs: Vec<Document> =
+        (0..70).map(|number| Document { bytes: format!("job {number}").into(), dedupe: None }).collect();
+    let expect: Vec<String> = (0..70).map(|number| format!("job {number}")).collect();
+    for may_split in [true, false] {
+        begin(&mut server, &keys);
+        for (seq, range) in [(2, 0..1), (3, 1..3), (4, 3..64), (5, 64..64), (6, 64..70)] {
+            for _ in 0..2 {
+                let jobs = &jobs[range.clone()];
+                let batch = Batch { producer: "p.0", epoch: EPOCH, seq, limit: 0, jobs, may_split };
+                assert_eq!(append_to(&mut server, &keys, &batch).unwrap(), Verdict::Appended(Vec::new()));
+                assert_eq!(
+                    entries(&mut server, &keys),
+                    expect[..range.end],
+                    "sent again, it changes nothing"
+                );
+                assert!(!is_there(&mut server, &keys.open));
+            }
+        }
+        let batch = Batch { producer: "p.0", epoch: EPOCH, seq: 7, limit: 70, jobs: &jobs, may_split };
+        assert_eq!(append_to(&mut server, &keys, &batch).unwrap(), Verdict::Full);
+        assert_eq!(entries(&mut server, &keys), expect);
+    }
+}
+
+/// Whatever keeps the script from deciding keeps the commands behind it from doing anything.
+#[test]
+fn a_transaction_whose_script_fails_does_nothing() {
+    let mut server = Server::start();
+    let keys = Keys::of("test", 0);
+    let jobs: Vec<Document> =
+        (0..3).map(|number| Document { bytes: format!("job {number}").into(), dedupe: None }).collect();
+    let batch = Batch { producer: "p.0", epoch: EPOCH, seq: 3, limit: 0, jobs: &jobs, may_split: true };
+    let commands: [(&[&[&str]], &str); 6] = [
+        (&[&["SCRIPT", "FLUSH"]], "NOSCRIPT"),
+        (&[&["SET", &keys.open, "in the way"]], "is in the way"),
+        (&[&["XADD", &keys.open, "*", "in", "the way"]], "is in the way"),
+        (&[&["DEL", &keys.producers], &["SET", &keys.producers, "no hash"]], "WRONGTYPE"),
+        (&[&["CONFIG", "SET", "maxmemory", "1"]], "OOM"),
+        (&[&["CONFIG", "SET", "min-replicas-to-write", "1"]], "NOREPLICAS"),
+    ];
+    for (commands, expect) in commands {
+        begin(&mut server, &keys);
+        let first = Batch { seq: 2, ..batch };
+        assert_eq!(append_to(&mut server, &keys, &first).unwrap(), Verdict::Appended(Vec::new()));
+        for command in commands {
+            let mut call = redis::cmd(command[0]);
+            command[1..].iter().for_each(|arg| drop(call.arg(arg).clone()));
+            call.exec(&mut server.connection).unwrap();
+        }
+        let error = describe(&append_to(&mut server, &keys, &batch).unwrap_err());
+        assert!(error.contains(expect), "{expect}: {error}");
+        assert_eq!(entries(&mut server, &keys).len(), 3, "{expect}");
+        for setting in ["maxmemory", "min-replicas-to-write"] {
+            redis::cmd("CONFIG").arg("SET").arg(setting).arg(0).exec(&mut server.connection).unwrap();
+        }
+    }
 }
