@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::checks::{Facts, check_policy};
 use super::script::{self, Fence, Verdict};
 use super::server::{Connection, Server};
-use super::{CONNECT_TIMEOUT, Keys, describe};
+use super::{Keys, describe};
 use crate::queue::journal::JournalError;
 use crate::queue::producer::Marker;
 
@@ -74,7 +74,8 @@ impl Link {
     pub fn start(server: &Server, keys: &Keys, producer: &str) -> Link {
         let (server, keys, producer) = (server.clone(), keys.clone(), producer.to_owned());
         Link::Connecting(Box::pin(async move {
-            let mut connection = server.connect(&keys.stream, CONNECT_TIMEOUT).await?;
+            let mut connection =
+                server.connect(&keys.stream, server.settings().ack.response_timeout()).await?;
             let facts = Facts::ask(&mut connection).await.map_err(|error| describe(&error))?;
             facts.require(server.settings().ack)?;
             let marker = greet(&mut connection, &keys, &producer).await.map_err(|error| describe(&error))?;
@@ -173,8 +174,7 @@ impl Up {
                 () = tokio::time::sleep_until(self.probe_at), if self.probing.is_none() => {
                     let (mut connection, keys) = (self.connection.clone(), keys.clone());
                     self.probing = Some(Box::pin(async move {
-                        let kind = script::probe(&keys).query_async(&mut connection).await;
-                        let probed = kind.and_then(|kind| require_stream(&keys, kind));
+                        let probed = try_to_write(&mut connection, &keys).await;
                         probed.map_err(|error| describe(&error))?;
                         check_policy(&mut connection).await
                     }));
@@ -196,7 +196,14 @@ async fn greet(
     let marker = script::marker(script::read_marker(keys, producer).query_async(connection).await?)?;
     // Written after the marker was read, so that the confirmation holds for what the marker speaks of.
     require_stream(keys, connection.write(script::probe(keys)).await?)?;
+    script::touch(keys).query_async::<()>(connection).await?;
     Ok(marker)
+}
+
+/// Does what the scripts do, and writes without one.
+async fn try_to_write(connection: &mut Connection, keys: &Keys) -> Result<(), RedisError> {
+    require_stream(keys, script::probe(keys).query_async(connection).await?)?;
+    script::touch(keys).query_async(connection).await
 }
 
 /// Waits for what is going on, if anything is.
