@@ -23,6 +23,7 @@ mod private_plane;
 mod proxy_protocol;
 mod redis;
 mod redis_checks;
+mod redis_error_rows;
 mod redis_errors;
 mod redis_shards;
 mod redis_tls;

@@ -134,7 +134,7 @@ async fn a_cluster_with_tls_and_a_login_follows_its_slot() {
     let load = Load::start(gateway.address);
     load.goes_on().await;
     owner.begin_to_give(slot, other).await;
-    owner.give_keys(slot, other, 0).await;
+    owner.give_keys(slot, other).await;
     cluster.give(slot, other).await;
     load.goes_on().await;
     let attempts = load.finish(&gateway).await;
@@ -200,7 +200,7 @@ async fn wrong_authorities_certificates_and_passwords_are_told_in_plain_words() 
         ("password of the sentinels", &wrong_sentinel, &right, [&sentinel, "WRONGPASS"]),
         ("no login at the sentinels", &no_sentinel, &right, [&sentinel, "NOAUTH"]),
         ("password of a single server", &single("gateway:wrong-canary"), &right, [&master, "WRONGPASS"]),
-        ("only TLS on this port", &format!("redis://{master}"), &[], ["if this port speaks TLS", "rediss"]),
+        ("only TLS on this port", &format!("redis://{master}"), &[], ["does this port want TLS", "rediss"]),
         ("no TLS on this port", &plain_port, &right, ["no answer", "does it speak TLS"]),
     ] {
         println!("{name}");

@@ -317,11 +317,11 @@ fn tls_trouble(error: &std::io::Error) -> String {
     certificate_trouble(format!("TLS failed: {error}{hint}"))
 }
 
-/// A server that waits for TLS hangs up on anything else.
+/// Why a server may hang up on a new connection.
 fn plain_trouble(trouble: String) -> String {
     let is_closed = ["reset by peer", "broken pipe", "Broken pipe"].iter().any(|text| trouble.contains(text));
-    let hint = if is_closed { "; if this port speaks TLS, the URL has to begin with rediss" } else { "" };
-    format!("{trouble}{hint}")
+    let hint = "; Redis hung up: does this port want TLS (rediss), or has it as many clients as it may (maxclients)?";
+    format!("{trouble}{}", if is_closed { hint } else { "" })
 }
 
 /// Adds what to do where the server says what it makes of the gateway's certificate.

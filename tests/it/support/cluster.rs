@@ -79,21 +79,21 @@ impl Node {
         self.server.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to.id]).await;
     }
 
-    /// Hands over a slot's keys, all but so many of them. With `--tls-cluster` there has to be `--tls-replication`, which
-    /// `MIGRATE` obeys.
-    pub async fn give_keys(&self, slot: u16, to: &Node, but: usize) {
+    /// Hands over one key. With `--tls-cluster` there has to be `--tls-replication`, which `MIGRATE` obeys.
+    pub async fn give_key(&self, key: &str, to: &Node) {
         let port = to.port().to_string();
-        loop {
-            let keys = self.keys(slot).await;
-            if keys.len() <= but {
-                return;
-            }
-            self.server.command(&["MIGRATE", "127.0.0.1", &port, &keys[0], "0", "5000"]).await;
+        self.server.command(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+    }
+
+    /// Hands over all keys of a slot.
+    pub async fn give_keys(&self, slot: u16, to: &Node) {
+        while let Some(key) = self.keys(slot).await.first() {
+            self.give_key(key, to).await;
         }
     }
 
     /// The keys of a slot.
-    pub async fn keys(&self, slot: u16) -> Vec<String> {
+    async fn keys(&self, slot: u16) -> Vec<String> {
         let keys = self.server.command(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "100"]).await;
         redis::from_redis_value(keys).unwrap()
     }

@@ -98,7 +98,7 @@ impl RedisServer {
                 return server;
             }
         }
-        panic!("redis-server doesn't start");
+        panic!("{} doesn't start; scripts/setup installs it", release.binary().display());
     }
 
     /// A sentinel that watches the master `mymaster` on that port; its file lies in the folder.
@@ -141,8 +141,10 @@ impl RedisServer {
 
     /// Appends to its own file with an fsync each time, so that a restart has all that it confirmed.
     fn spawn(&mut self) {
-        let binary = self.release.binary();
-        let child = Command::new(&binary)
+        // Without the signal, a file that may not grow is an error to the server, as on a full disk.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(self.release.binary())
             .args(["--bind", "127.0.0.1", "--port", &self.address.port().to_string(), "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always"])
             .arg("--dir")
@@ -150,7 +152,7 @@ impl RedisServer {
             .args(&self.more)
             .stdout(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; scripts/setup installs it", binary.display()));
+            .unwrap();
         self.child = Some(child);
     }
 
@@ -196,7 +198,26 @@ impl RedisServer {
         self.spawn();
     }
 
-    pub fn pid(&self) -> rustix::process::Pid {
+    /// Lets no file of the server grow any more, as a full disk would, or lifts that.
+    pub fn fill_disk(&self, is_full: bool) {
+        let mut limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+        if is_full {
+            limit.current = Some(1);
+        }
+        rustix::process::prlimit(Some(self.pid()), rustix::process::Resource::Fsize, limit).unwrap();
+    }
+
+    /// Waits until the server has ended by itself.
+    pub async fn ended(&mut self) {
+        let child = self.child.as_mut().unwrap();
+        eventually("redis-server ends", || {
+            let ended = child.try_wait().unwrap();
+            async move { ended }
+        })
+        .await;
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
         let id = self.child.as_ref().unwrap().id();
         rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
     }
