@@ -120,6 +120,8 @@ pub struct Settings {
     pub trim: Trim,
     /// How many entries a stream may hold before its jobs wait in the journal; 0 for any number.
     pub stream_limit: u64,
+    /// For how long nobody may have read as a group that entries wait for, before it counts as dead; no setting.
+    pub dead_after: Duration,
 }
 
 /// When a batch counts as confirmed.
@@ -131,6 +133,18 @@ pub enum Ack {
     Replicas(u32),
     /// When it is fsynced in Redis's append-only file.
     Fsync,
+}
+
+impl Ack {
+    /// How long replicas or a disk may take to confirm. With `appendfsync everysec` the disk's turn comes each second.
+    fn confirm_timeout(self) -> Duration {
+        Duration::from_millis(if self == Ack::Fsync { 2000 } else { 800 })
+    }
+
+    /// How long a command may take on a connection that writes: longer than its confirmation, so that Redis's answer comes.
+    fn response_timeout(self) -> Duration {
+        self.confirm_timeout() + Duration::from_millis(200)
+    }
 }
 
 impl Settings {
@@ -169,6 +183,11 @@ impl Redis {
         metrics: &QueueMetrics,
     ) -> (Redis, Vec<RedisWriter>, Option<Mover>) {
         let server = Server::new(settings);
+        if let Some(Outage { journal, .. }) = outage {
+            // What is found there is in the metrics before anybody can ask for them.
+            metrics.journal_jobs.set(journal.usage().jobs());
+            metrics.journal_bytes.set(journal.usage().bytes());
+        }
         let mut writers = Vec::new();
         let mut open = |number| {
             let keys = Keys::of(app, number);
@@ -253,8 +272,10 @@ fn describe(error: &RedisError) -> String {
         (None, Some(detail)) if error.kind() == ErrorKind::UnexpectedReturnType => detail.to_owned(),
         (None, _) => error.to_string(),
     };
-    // Redis 6.2 has no code for what a script may not do, and EXEC wraps it.
-    if words.contains("NOPERM") || words.contains("can't run this command") {
+    // Of what a script may not do, Redis 6.2 says it in one way and Redis from 7.2 on and Valkey in another, all as ERR; and
+    // EXEC wraps it.
+    let is_forbidden = words.contains("can't run this command") || words.contains("ACL failure in script");
+    if words.contains("NOPERM") || is_forbidden {
         return format!("{words}; the rights that this user needs: {RIGHTS}");
     }
     words

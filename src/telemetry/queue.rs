@@ -45,7 +45,7 @@ pub struct QueueMetrics {
     pub group_lag: Family<GroupLabels, Gauge<u64, AtomicU64>>,
     /// Entries that a group's consumers took and haven't acknowledged.
     pub group_pending: Family<GroupLabels, Gauge<u64, AtomicU64>>,
-    /// 1 for a group none of whose consumers has asked for an hour.
+    /// 1 for a group that entries wait for, and none of whose consumers has asked for an hour.
     pub group_dead: Family<GroupLabels, Gauge<u64, AtomicU64>>,
     /// How often Redis had lost what it had confirmed, and it wasn't held here any more.
     pub redis_losses: Counter,
@@ -85,7 +85,7 @@ impl QueueMetrics {
         registry.register("stream_group_lag", lag, self.group_lag.clone());
         let pending = "Entries that a consumer group took and hasn't acknowledged";
         registry.register("stream_group_pending", pending, self.group_pending.clone());
-        let dead = "1 for a consumer group that nobody has read as for an hour";
+        let dead = "1 for a consumer group that entries wait for and that nobody has read as for an hour";
         registry.register("stream_group_dead", dead, self.group_dead.clone());
     }
 }

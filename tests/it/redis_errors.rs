@@ -1,58 +1,23 @@
 //! Every way in which Redis or the network can fail a command, under load: each webhook is answered 200, and its job
 //! comes out once. docs/redis.md has the table.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-
-use crate::support::attempts::{Attempts, Random};
+use crate::support::attempts::Random;
 use crate::support::eventually_within;
 use crate::support::gateway::TestGateway;
+use crate::support::load::Load;
 use crate::support::redis_server::RedisServer;
 use crate::support::tcp_proxy::{Replies, TcpProxy};
 
 const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "400ms");
-
-struct Load {
-    attempts: Arc<Attempts>,
-    clients: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(gateway: &TestGateway) -> Load {
-        let attempts = Arc::new(Attempts::default());
-        let clients =
-            (0..4).map(|_| tokio::spawn(Arc::clone(&attempts).send_until_gone(gateway.address))).collect();
-        Load { attempts, clients }
-    }
-
-    async fn goes_on(&self) {
-        let before = self.attempts.accepted();
-        eventually_within(30, "webhooks are accepted", || async {
-            (self.attempts.accepted() > before + 20).then_some(())
-        })
-        .await;
-    }
-
-    async fn check(self, gateway: &TestGateway, redis: &RedisServer) {
-        self.attempts.finish();
-        for client in self.clients {
-            client.await.unwrap();
-        }
-        assert_eq!(self.attempts.refused(), HashMap::new(), "what Redis doesn't take lies in the journal");
-        gateway.sent_its_journal().await;
-        self.attempts.check(&redis.jobs("default").await);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_that_redis_answers_lose_and_double_nothing() {
     let redis = RedisServer::start().await;
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
     gateway.ready().await;
-    let load = Load::start(&gateway);
+    let load = Load::start(gateway.address);
     let set = |name: &'static str, value: &'static str| vec!["CONFIG", "SET", name, value];
     for (breaking, mending) in [
         (set("maxmemory", "1"), set("maxmemory", "0")),
@@ -71,7 +36,7 @@ async fn errors_that_redis_answers_lose_and_double_nothing() {
         load.goes_on().await;
     }
     // A script that doesn't end: BUSY.
-    redis.command(&["CONFIG", "SET", "busy-reply-threshold", "10"]).await;
+    redis.command(&["CONFIG", "SET", "lua-time-limit", "10"]).await;
     let busy = async { redis.try_command(&["EVAL", "while true do end", "0"]).await };
     let ending = async {
         load.goes_on().await;
@@ -80,7 +45,7 @@ async fn errors_that_redis_answers_lose_and_double_nothing() {
     let (ended, ()) = tokio::join!(busy, ending);
     assert!(ended.is_err());
     load.goes_on().await;
-    load.check(&gateway, &redis).await;
+    load.finish(&gateway).await.check(&redis.jobs("default").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,7 +53,7 @@ async fn scripts_that_are_flushed_and_clients_that_are_killed_all_the_time_lose_
     let redis = RedisServer::start().await;
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
     gateway.ready().await;
-    let load = Load::start(&gateway);
+    let load = Load::start(gateway.address);
     for round in 0..40 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         redis.command(&["SCRIPT", "FLUSH"]).await;
@@ -97,7 +62,7 @@ async fn scripts_that_are_flushed_and_clients_that_are_killed_all_the_time_lose_
         }
     }
     load.goes_on().await;
-    load.check(&gateway, &redis).await;
+    load.finish(&gateway).await.check(&redis.jobs("default").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +72,7 @@ async fn replies_that_are_lost_halved_or_swallowed_lose_and_double_nothing() {
     let url = format!("redis://{}", proxy.address);
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT]).await;
     gateway.ready().await;
-    let load = Load::start(&gateway);
+    let load = Load::start(gateway.address);
     let mut random = Random::from_environment();
     for round in 0..60 {
         proxy.set([Replies::Lost, Replies::Half, Replies::Slices, Replies::Lost][round % 4]);
@@ -121,5 +86,5 @@ async fn replies_that_are_lost_halved_or_swallowed_lose_and_double_nothing() {
         proxy.set(Replies::Pass);
         load.goes_on().await;
     }
-    load.check(&gateway, &redis).await;
+    load.finish(&gateway).await.check(&redis.jobs("default").await);
 }

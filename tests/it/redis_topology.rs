@@ -2,14 +2,13 @@
 //! slots move under load.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::support::attempts::Attempts;
+use crate::support::certificates::Certificates;
 use crate::support::client::get;
 use crate::support::gateway::{TestGateway, jobs};
 use crate::support::redis_server::{RedisServer, free_port, words};
@@ -18,50 +17,6 @@ use crate::support::{eventually, eventually_within};
 /// What batches have before they go to the journal is three quarters of this.
 const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "400ms");
 const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
-
-/// A private authority, and what it signed.
-struct Certificates {
-    folder: TempDir,
-}
-
-impl Certificates {
-    fn new() -> Certificates {
-        let folder = TempDir::new().unwrap();
-        let ca_key = KeyPair::generate().unwrap();
-        let mut ca = CertificateParams::new(Vec::new()).unwrap();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
-        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-        std::fs::write(folder.path().join("ca.pem"), ca_pem).unwrap();
-        let issuer = Issuer::new(ca, ca_key);
-        for (name, host) in [("server", "127.0.0.1"), ("elsewhere", "127.0.0.9"), ("client", "gateway")] {
-            let key = KeyPair::generate().unwrap();
-            let certificate =
-                CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-            std::fs::write(folder.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
-            std::fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
-        }
-        Certificates { folder }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.file(name).display().to_string()
-    }
-
-    /// The settings of a server that shows a certificate and asks for one.
-    fn server_settings(&self, name: &str, tls_port: u16) -> Vec<String> {
-        words(&format!(
-            "--tls-port {tls_port} --tls-cert-file {} --tls-key-file {} --tls-ca-cert-file {}",
-            self.path(&format!("{name}.pem")),
-            self.path(&format!("{name}.key")),
-            self.path("ca.pem"),
-        ))
-    }
-}
 
 async fn why_not_ready(gateway: &TestGateway, expect: &str) -> String {
     eventually(&format!("readiness says `{expect}`"), || async {

@@ -1,10 +1,13 @@
 //! The harness: gateways in this process and as real processes, a client that sends raw bytes, a real redis-server and nginx.
 
 pub mod attempts;
+pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod fake_dns;
 pub mod gateway;
 pub mod hostile;
+pub mod load;
 pub mod log;
 pub mod nginx;
 pub mod outbound;

@@ -20,6 +20,7 @@ impl Reader<'_> {
             ack: self.ack(),
             trim: self.trim(),
             stream_limit: self.stream_limit(),
+            dead_after: Duration::from_secs(60 * 60),
         }
     }
 

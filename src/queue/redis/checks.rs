@@ -79,17 +79,33 @@ impl Facts {
             if self.has_append_only_file == Some(false) {
                 return Err("RETRIEVE_ACK=fsync needs `appendonly yes` at Redis".to_owned());
             }
+            if self.appendfsync.as_deref() == Some("no") {
+                return Err("RETRIEVE_ACK=fsync needs `appendfsync always` or `everysec` at Redis; with `no` it never \
+                            says what is on its disk"
+                    .to_owned());
+            }
         }
         require_policy(self.eviction_policy.as_deref())
     }
 
     /// What works, but may surprise.
-    pub fn warning(&self) -> Option<String> {
-        let policy = self.eviction_policy.as_deref().filter(|policy| policy.starts_with("volatile-"))?;
-        Some(format!(
-            "maxmemory-policy is {policy}: when memory is short, Redis may forget which deliveries it has seen, and then \
-             a repeat is queued again; noeviction is better"
-        ))
+    pub fn warnings(&self, ack: Ack) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(policy) = self.eviction_policy.as_deref().filter(|policy| policy.starts_with("volatile-"))
+        {
+            warnings.push(format!(
+                "maxmemory-policy is {policy}: when memory is short, Redis may forget which deliveries it has seen, and \
+                 then a repeat is queued again; noeviction is better"
+            ));
+        }
+        if ack == Ack::Fsync && self.appendfsync.as_deref() == Some("everysec") {
+            warnings.push(
+                "appendfsync is everysec: with RETRIEVE_ACK=fsync jobs wait up to a second for Redis's disk, so they go \
+                 to the outage journal as well, or are refused where there is none; appendfsync always confirms at once"
+                    .to_owned(),
+            );
+        }
+        warnings
     }
 
     /// What a 200 survives, in a sentence.
@@ -189,8 +205,13 @@ mod tests {
                 other => panic!("{info}: {other:?}"),
             }
         }
-        assert!(facts("maxmemory_policy:volatile-ttl", None).warning().is_some());
-        assert_eq!(facts("maxmemory_policy:noeviction", None).warning(), None);
+        let no = facts("redis_version:7.2.4 aof_enabled:1", Some("no"));
+        assert!(no.require(Ack::Fsync).unwrap_err().contains("`appendfsync always` or `everysec`"));
+        assert_eq!(no.require(Ack::Redis), Ok(()));
+        assert_eq!(facts("maxmemory_policy:volatile-ttl", None).warnings(Ack::Redis).len(), 1);
+        let everysec = facts("maxmemory_policy:noeviction", Some("everysec"));
+        assert_eq!(everysec.warnings(Ack::Redis), [] as [&str; 0]);
+        assert_eq!(everysec.warnings(Ack::Fsync).len(), 1);
     }
 
     #[test]

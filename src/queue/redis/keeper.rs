@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use redis::RedisError;
-use redis::streams::{StreamInfoConsumersReply, StreamInfoGroup, StreamInfoGroupsReply};
+use redis::streams::{
+    StreamInfoConsumersReply, StreamInfoGroup, StreamInfoGroupsReply, StreamInfoStreamReply,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,9 +25,6 @@ const REMOVED_AT_ONCE: u64 = 10_000;
 
 /// How many groups are told apart in the metrics.
 const GROUPS_LIMIT: usize = 32;
-
-/// A group none of whose consumers has asked for so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// What is removed from a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +52,8 @@ struct Said {
     groups: BTreeSet<String>,
     /// Since when each group is known.
     known: BTreeMap<String, Instant>,
+    /// By group that entries wait for: where it was when it was last looked at.
+    waited: BTreeMap<String, (String, usize)>,
 }
 
 impl Keeper {
@@ -134,13 +135,23 @@ impl Keeper {
         said: &mut Said,
     ) -> Result<(), RedisError> {
         let stream = &self.keys.stream;
+        let dead_after = self.server.settings().dead_after;
         let command = redis::cmd("XINFO").arg("CONSUMERS").arg(stream).arg(&group.name).to_owned();
         let consumers: StreamInfoConsumersReply = command.query_async(connection).await?;
-        let is_active = |idle: usize| (idle as u128) < DEAD_AFTER.as_millis();
+        let is_active = |idle: usize| (idle as u128) < dead_after.as_millis();
         // Redis doesn't say how old a group without consumers is.
         let known_for = said.known.entry(group.name.clone()).or_insert_with(Instant::now).elapsed();
-        let is_new = consumers.consumers.is_empty() && known_for < DEAD_AFTER;
-        let is_dead = !is_new && !consumers.consumers.iter().any(|consumer| is_active(consumer.idle));
+        let is_new = consumers.consumers.is_empty() && known_for < dead_after;
+        let is_silent = !is_new && !consumers.consumers.iter().any(|consumer| is_active(consumer.idle));
+        // Up to 7.0 a consumer that asks and gets nothing counts as idle. So a group is dead only if something waits for it
+        // and did so at the last look, which is far longer than a consumer needs that is there.
+        let is_dead = if is_silent && self.is_waited_for(connection, group).await? {
+            let now = (group.last_delivered_id.clone(), group.pending);
+            said.waited.insert(group.name.clone(), now.clone()) == Some(now)
+        } else {
+            said.waited.remove(&group.name);
+            false
+        };
         let labels = self.group_labels(&group.name);
         self.metrics.group_pending.get_or_create(&labels).set(group.pending as u64);
         self.metrics.group_dead.get_or_create(&labels).set(u64::from(is_dead));
@@ -155,10 +166,29 @@ impl Keeper {
             let pending = group.pending;
             warn!(
                 %stream, group = %group.name, pending, lag = group.lag,
-                "no consumer of the group has asked for an hour; its jobs aren't trimmed until it is destroyed"
+                "jobs wait for the group, and none of its consumers has asked for {dead_after:?}; nothing behind them is \
+                 trimmed until it is read again or destroyed"
             );
         }
         Ok(())
+    }
+
+    /// Whether there are entries that the group hasn't taken or hasn't acknowledged.
+    async fn is_waited_for(
+        &self,
+        connection: &mut Connection,
+        group: &StreamInfoGroup,
+    ) -> Result<bool, RedisError> {
+        if group.pending > 0 {
+            return Ok(true);
+        }
+        if let Some(lag) = group.lag {
+            return Ok(lag > 0);
+        }
+        let command = redis::cmd("XINFO").arg("STREAM").arg(&self.keys.stream).to_owned();
+        let facts: StreamInfoStreamReply = command.query_async(connection).await?;
+        let last = facts.last_entry.id;
+        Ok(facts.length > 0 && position(&last) > position(&group.last_delivered_id))
     }
 
     fn group_labels(&self, group: &str) -> GroupLabels {
@@ -175,6 +205,13 @@ impl Keeper {
         }
         said.dead.retain(|group| seen.contains(group));
         said.known.retain(|group, _| seen.contains(group));
+        said.waited.retain(|group, _| seen.contains(group));
         said.groups.clone_from(seen);
     }
+}
+
+/// The numbers of an entry's id.
+fn position(id: &str) -> Option<(u64, u64)> {
+    let (ms, seq) = id.split_once('-')?;
+    Some((ms.parse().ok()?, seq.parse().ok()?))
 }

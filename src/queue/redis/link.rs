@@ -15,7 +15,7 @@ use super::checks::{Facts, ask_policy, check_policy};
 use super::script::{self, Answer, Fence, Verdict};
 use super::server::{Server, confirmation, require_confirmed};
 use super::socket::Socket;
-use super::{CONNECT_TIMEOUT, Keys, describe};
+use super::{Keys, describe};
 use crate::queue::journal::JournalError;
 use crate::queue::producer::Marker;
 
@@ -58,7 +58,10 @@ enum Expected {
     Batch(Answer),
     /// Of what came before.
     Confirmation,
+    /// Does what the scripts do.
     Probe,
+    /// Writes without a script.
+    Touch,
     Policy,
 }
 
@@ -87,7 +90,8 @@ impl Link {
     pub fn start(server: &Server, keys: &Keys, producer: &str) -> Link {
         let (server, keys, producer) = (server.clone(), keys.clone(), producer.to_owned());
         Link::Connecting(Box::pin(async move {
-            let mut connection: Socket = server.connect(&keys.stream, CONNECT_TIMEOUT).await?;
+            let mut connection: Socket =
+                server.connect(&keys.stream, server.settings().ack.response_timeout()).await?;
             let facts = Facts::ask(&mut connection).await.map_err(|error| describe(&error))?;
             facts.require(server.settings().ack)?;
             let marker = greet(&mut connection, &keys, &producer).await.map_err(|error| describe(&error))?;
@@ -184,6 +188,7 @@ impl Up {
                     Some(_) => Some(LinkEvent::Broken("timed out".to_owned())),
                     None => {
                         self.put(&script::probe(keys), Expected::Probe);
+                        self.put(&script::touch(keys), Expected::Touch);
                         self.put(&ask_policy(), Expected::Policy);
                         None
                     }
@@ -223,6 +228,7 @@ impl Up {
                 Err(error) => Some(broken(&error)),
                 Ok(()) => None,
             },
+            Expected::Touch => reply.extract_error().err().map(|error| broken(&error)),
             Expected::Policy => {
                 self.probe_at = Instant::now() + PROBE_INTERVAL;
                 Some(match check_policy(reply) {
@@ -248,6 +254,7 @@ async fn greet(connection: &mut Socket, keys: &Keys, producer: &str) -> Result<O
     let marker = script::marker(script::read_marker(keys, producer).query_async(connection).await?)?;
     // Written after the marker was read, so that the confirmation holds for what the marker speaks of.
     require_stream(keys, connection.write(script::probe(keys)).await?)?;
+    script::touch(keys).query_async::<()>(connection).await?;
     for command in script::try_transaction(keys) {
         command.query_async::<Value>(connection).await?;
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::server::{Connection, Server};
-use super::{CONNECT_TIMEOUT, Keys, describe, script};
+use super::{Keys, describe, script};
 use crate::queue::embedded::Leftover;
 use crate::queue::{Entry, Health};
 use crate::telemetry::queue::QueueMetrics;
@@ -105,7 +105,8 @@ impl Mover {
     }
 
     async fn connect(&self) -> Result<Connection, String> {
-        let mut connection = self.server.connect(&self.keys.stream, CONNECT_TIMEOUT).await?;
+        let mut connection =
+            self.server.connect(&self.keys.stream, self.server.settings().ack.response_timeout()).await?;
         for load in script::load() {
             load.query_async::<()>(&mut connection).await.map_err(|error| describe(&error))?;
         }

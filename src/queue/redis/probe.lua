@@ -20,7 +20,9 @@ local reply
 for _, command in ipairs(commands) do
     reply = redis.pcall(unpack(command))
     if type(reply) == 'table' and reply['err'] then
-        if string.find(reply['err'], "can't run this command", 1, true) then
+        local err = reply['err']
+        -- The words of Redis up to 7.0, and of later ones and Valkey.
+        if string.find(err, "can't run this command", 1, true) or string.find(err, 'ACL failure in script', 1, true) then
             return redis.error_reply('NOPERM ' .. command[1] .. ' is forbidden in scripts')
         end
         return reply

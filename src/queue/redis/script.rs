@@ -352,6 +352,13 @@ pub fn close(keys: &Keys) -> Cmd {
     command
 }
 
+/// A plain command that writes, on what [`probe`] left: Redis 6.2 doesn't hold scripts to `min-replicas-to-write`.
+pub fn touch(keys: &Keys) -> Cmd {
+    let mut command = redis::cmd("PEXPIRE");
+    command.arg(&keys.probe).arg(60_000);
+    command
+}
+
 /// Moves jobs of the embedded queue, if the server is at that number. It answers with the number that it is at then.
 pub fn move_jobs(keys: &Keys, field: &str, at: u64, last: u64, jobs: &[Entry]) -> Cmd {
     let mut command = MOVE.call(2);

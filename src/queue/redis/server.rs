@@ -28,9 +28,6 @@ use super::{Ack, CONNECT_TIMEOUT, Settings, describe};
 /// How many nodes of a cluster are remembered besides the seeds.
 const NODES_LIMIT: usize = 32;
 
-/// How long replicas or a disk may take to confirm: less than a command may take, so that the server's answer comes.
-const CONFIRM_TIMEOUT: Duration = Duration::from_millis(800);
-
 /// A connection; it is closed when the last clone is dropped, whatever it still waits for.
 #[derive(Clone)]
 pub struct Connection {
@@ -68,23 +65,20 @@ impl Open for Connection {
         response_timeout: Duration,
         ack: Ack,
     ) -> Result<Connection, String> {
-        let mut info = RedisConnectionInfo::default().set_db(database);
-        if let Some(user) = &login.user {
-            info = info.set_username(user);
-        }
-        if let Some(password) = &login.password {
-            info = info.set_password(password.expose_secret());
-        }
+        let info = RedisConnectionInfo::default();
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_timeout));
         let opened = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (commands, driver) = opened.map_err(|error| describe(&error))?;
-        Ok(Connection { commands, ack, _driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) })
+        let mut connection =
+            Connection { commands, ack, _driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) };
+        log_in(&mut connection, login, database).await?;
+        Ok(connection)
     }
 }
 
 /// What asks whether what was written is where [`Ack`] wants it. None where the server's answer alone says so.
 pub fn confirmation(ack: Ack) -> Option<Cmd> {
-    let millis = u64::try_from(CONFIRM_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    let millis = u64::try_from(ack.confirm_timeout().as_millis()).unwrap_or(u64::MAX);
     let mut wait = Cmd::new();
     match ack {
         Ack::Redis => return None,
@@ -105,12 +99,13 @@ pub fn require_confirmed(ack: Ack, reply: Value) -> Result<(), RedisError> {
         count => count,
     };
     let confirmed: u32 = redis::from_redis_value(confirmed)?;
+    let timeout = ack.confirm_timeout();
     let missing = match ack {
         Ack::Replicas(count) if confirmed < count => {
-            format!("{confirmed} of {count} replicas confirmed within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
+            format!("{confirmed} of {count} replicas confirmed within {timeout:?} (RETRIEVE_ACK)")
         }
         Ack::Fsync if confirmed < 1 => {
-            format!("Redis's disk didn't confirm within {CONFIRM_TIMEOUT:?} (RETRIEVE_ACK)")
+            format!("Redis's disk didn't confirm within {timeout:?} (RETRIEVE_ACK)")
         }
         Ack::Redis | Ack::Replicas(_) | Ack::Fsync => return Ok(()),
     };
@@ -197,7 +192,7 @@ impl Server {
         let mut last = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != said {
             info!("{said}");
-            if let Some(warning) = facts.warning() {
+            for warning in facts.warnings(self.settings.ack) {
                 warn!("{warning}");
             }
             *last = said;
@@ -308,40 +303,90 @@ impl Server {
         response_timeout: Duration,
     ) -> Result<C, String> {
         let ack = self.settings.ack;
+        let mut is_in_handshake = false;
         let dialling = async {
             let broken = |error: std::io::Error| error.to_string();
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(broken)?;
             stream.set_nodelay(true).map_err(broken)?;
             let Some(tls) = &self.settings.tls else {
-                return C::open(stream, login, database, response_timeout, ack).await;
+                return C::open(stream, login, database, response_timeout, ack).await.map_err(plain_trouble);
             };
             let name = ServerName::try_from(address.host.clone())
                 .map_err(|_| "its name can't be that of a certificate".to_owned())?;
+            is_in_handshake = true;
             let stream = TlsConnector::from(Arc::clone(tls))
                 .connect(name, stream)
                 .await
                 .map_err(|error| tls_trouble(&error))?;
-            C::open(stream, login, database, response_timeout, ack).await
+            is_in_handshake = false;
+            // TLS 1.3 is done before the server has judged the gateway's certificate.
+            C::open(stream, login, database, response_timeout, ack).await.map_err(certificate_trouble)
         };
         let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dialling).await;
-        let dialled = dialled.unwrap_or_else(|_| Err(format!("no answer within {CONNECT_TIMEOUT:?}")));
+        let dialled = dialled.unwrap_or_else(|_| {
+            // A Redis without TLS waits for the end of what it takes for a line.
+            let hint = if is_in_handshake { "; does it speak TLS on this port?" } else { "" };
+            Err(format!("no answer within {CONNECT_TIMEOUT:?}{hint}"))
+        });
         dialled.map_err(|trouble| format!("{address}: {trouble}"))
     }
 }
 
+/// Logs in, and chooses the database. The client library would do that too, but calls every error a wrong password.
+pub async fn log_in(
+    connection: &mut impl ConnectionLike,
+    login: &Login,
+    database: i64,
+) -> Result<(), String> {
+    let failed = |error: RedisError| describe(&error);
+    if let Some(password) = &login.password {
+        let mut command = redis::cmd("AUTH");
+        if let Some(user) = &login.user {
+            command.arg(user);
+        }
+        command.arg(password.expose_secret());
+        command.query_async::<()>(connection).await.map_err(failed)?;
+    }
+    if database != 0 {
+        redis::cmd("SELECT").arg(database).query_async::<()>(connection).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn tls_trouble(error: &std::io::Error) -> String {
-    use rustls::CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+    use rustls::CertificateError::{BadSignature, NotValidForName, NotValidForNameContext, UnknownIssuer};
     let reason = error.get_ref().and_then(|error| error.downcast_ref());
     let hint = match reason {
-        Some(rustls::Error::InvalidCertificate(UnknownIssuer)) => {
+        // An authority that was made anew has the name of the old one, and another key.
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)) => {
             "; its certificate comes from an authority that isn't trusted, see RETRIEVE_REDIS_CA"
         }
         Some(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
             "; its certificate is for another name than the one that is dialled"
         }
+        Some(rustls::Error::InvalidMessage(_)) => "; does it speak TLS on this port?",
         _ => "",
     };
-    format!("TLS failed: {error}{hint}")
+    certificate_trouble(format!("TLS failed: {error}{hint}"))
+}
+
+/// Why a server may hang up on a new connection.
+fn plain_trouble(trouble: String) -> String {
+    let is_closed = ["reset by peer", "broken pipe", "Broken pipe"].iter().any(|text| trouble.contains(text));
+    let hint = "; Redis hung up: does this port want TLS (rediss), or has it as many clients as it may (maxclients)?";
+    format!("{trouble}{}", if is_closed { hint } else { "" })
+}
+
+/// Adds what to do where the server says what it makes of the gateway's certificate.
+fn certificate_trouble(trouble: String) -> String {
+    let hint = if trouble.contains("CertificateRequired") {
+        "Redis asks for a certificate, see RETRIEVE_REDIS_CERT and RETRIEVE_REDIS_KEY"
+    } else if trouble.contains("fatal alert") {
+        "Redis doesn't take the certificate of RETRIEVE_REDIS_CERT, or not this TLS"
+    } else {
+        return trouble;
+    };
+    format!("{trouble}; {hint}")
 }
 
 /// A sentinel that was cut off names the master of yesterday.

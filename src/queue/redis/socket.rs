@@ -15,13 +15,12 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value};
-use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::server::{Open, confirm};
+use super::Ack;
+use super::server::{Open, confirm, log_in};
 use super::target::Login;
-use super::{Ack, describe};
 
 /// How much is read at once at the least.
 const READ_BYTES: usize = 8 << 10;
@@ -60,18 +59,7 @@ impl Open for Socket {
             response_timeout,
             ack,
         };
-        if let Some(password) = &login.password {
-            let mut command = redis::cmd("AUTH");
-            if let Some(user) = &login.user {
-                command.arg(user);
-            }
-            command.arg(password.expose_secret());
-            command.query_async::<()>(&mut socket).await.map_err(|error| describe(&error))?;
-        }
-        if database != 0 {
-            let mut command = redis::cmd("SELECT");
-            command.arg(database).query_async::<()>(&mut socket).await.map_err(|error| describe(&error))?;
-        }
+        log_in(&mut socket, login, database).await?;
         Ok(socket)
     }
 }

@@ -1,7 +1,7 @@
-//! A real redis-server on a free port of loopback.
+//! A real redis-server or valkey-server on a free port of loopback.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,9 +19,57 @@ pub fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Which server is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The system's redis-server, or what `REDIS_SERVER` names.
+    Usual,
+    /// The oldest Redis that the gateway takes.
+    Redis62,
+    Redis8,
+    Valkey,
+}
+
+impl Release {
+    /// Whether there is one for this machine: what the system doesn't have is fetched by `scripts/setup`, and comes ready-made
+    /// for Linux on x86-64 alone.
+    pub fn is_made_for_this_machine(self) -> bool {
+        self == Release::Usual || cfg!(all(target_os = "linux", target_arch = "x86_64"))
+    }
+
+    /// The file of the server.
+    pub fn binary(self) -> PathBuf {
+        let fetched = |path: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers").join(path);
+        match self {
+            Release::Usual => std::env::var_os("REDIS_SERVER").map_or("redis-server".into(), PathBuf::from),
+            Release::Redis62 => fetched("redis-6.2/redis-server"),
+            Release::Redis8 => fetched("redis-8/redis-server"),
+            Release::Valkey => fetched("valkey/valkey-server"),
+        }
+    }
+
+    /// Redis's version, or the one that Valkey says it is compatible with.
+    pub fn version(self) -> (u32, u32) {
+        let output = Command::new(self.binary()).arg("--version").output();
+        let output = output.unwrap_or_else(|error| panic!("{self:?}: {error}; scripts/setup installs it"));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let version = said.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap();
+        if said.starts_with("Valkey") {
+            return (7, 2);
+        }
+        let mut numbers = version.split('.').map(|number| number.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
+    pub fn has_waitaof(self) -> bool {
+        self.version() >= (7, 2)
+    }
+}
+
 /// A redis-server that can be stopped, frozen and started again on the same port.
 pub struct RedisServer {
     pub address: SocketAddr,
+    release: Release,
     folder: TempDir,
     child: Option<Child>,
     /// Settings besides the usual ones, as on the command line.
@@ -35,21 +83,35 @@ impl RedisServer {
 
     /// Starts one with further settings, which may name free ports: they are made anew for each attempt.
     pub async fn start_with(more: impl Fn() -> Vec<String>) -> RedisServer {
+        RedisServer::start_release(Release::Usual, more).await
+    }
+
+    /// The same of that release.
+    pub async fn start_release(release: Release, more: impl Fn() -> Vec<String>) -> RedisServer {
         for _ in 0..20 {
             // Another process may take the port before Redis does; then Redis ends, and another one is tried.
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
             let folder = TempDir::new().unwrap();
-            let mut server = RedisServer { address, folder, child: None, more: more() };
+            let mut server = RedisServer { address, release, folder, child: None, more: more() };
             server.spawn();
             if server.is_up().await {
                 return server;
             }
         }
-        panic!("redis-server doesn't start");
+        panic!("{} doesn't start; scripts/setup installs it", release.binary().display());
     }
 
     /// A sentinel that watches the master `mymaster` on that port; its file lies in the folder.
     pub async fn start_sentinel(folder: &Path, master_port: u16) -> RedisServer {
+        RedisServer::start_sentinel_with(folder, master_port, Vec::new).await
+    }
+
+    /// The same with further settings.
+    pub async fn start_sentinel_with(
+        folder: &Path,
+        master_port: u16,
+        more: impl Fn() -> Vec<String>,
+    ) -> RedisServer {
         for number in 0..20 {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
             let file = folder.join(format!("sentinel-{number}.conf"));
@@ -59,14 +121,17 @@ impl RedisServer {
                 address.port()
             );
             std::fs::write(&file, settings).unwrap();
-            let child = Command::new("redis-server")
+            let more = more();
+            let child = Command::new(Release::Usual.binary())
                 .arg(&file)
                 .arg("--sentinel")
+                .args(&more)
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();
             let folder = TempDir::new().unwrap();
-            let mut server = RedisServer { address, folder, child: Some(child), more: Vec::new() };
+            let release = Release::Usual;
+            let mut server = RedisServer { address, release, folder, child: Some(child), more };
             if server.is_up().await {
                 return server;
             }
@@ -76,7 +141,10 @@ impl RedisServer {
 
     /// Appends to its own file with an fsync each time, so that a restart has all that it confirmed.
     fn spawn(&mut self) {
-        let child = Command::new("redis-server")
+        // Without the signal, a file that may not grow is an error to the server, as on a full disk.
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(self.release.binary())
             .args(["--bind", "127.0.0.1", "--port", &self.address.port().to_string(), "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always"])
             .arg("--dir")
@@ -84,7 +152,7 @@ impl RedisServer {
             .args(&self.more)
             .stdout(Stdio::null())
             .spawn()
-            .expect("redis-server; scripts/test installs it");
+            .unwrap();
         self.child = Some(child);
     }
 
@@ -101,6 +169,12 @@ impl RedisServer {
         false
     }
 
+    /// The value of a setting that it was started with.
+    pub fn setting(&self, name: &str) -> &str {
+        let place = self.more.iter().position(|word| word == name).unwrap();
+        &self.more[place + 1]
+    }
+
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
@@ -114,9 +188,38 @@ impl RedisServer {
     }
 
     pub async fn restart(&mut self) {
+        self.begin_restart();
+        assert!(self.is_up().await, "redis-server doesn't come back");
+    }
+
+    /// The same without waiting until it answers.
+    pub fn begin_restart(&mut self) {
         self.kill();
         self.spawn();
-        assert!(self.is_up().await, "redis-server doesn't come back");
+    }
+
+    /// Lets no file of the server grow any more, as a full disk would, or lifts that.
+    pub fn fill_disk(&self, is_full: bool) {
+        let mut limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+        if is_full {
+            limit.current = Some(1);
+        }
+        rustix::process::prlimit(Some(self.pid()), rustix::process::Resource::Fsize, limit).unwrap();
+    }
+
+    /// Waits until the server has ended by itself.
+    pub async fn ended(&mut self) {
+        let child = self.child.as_mut().unwrap();
+        eventually("redis-server ends", || {
+            let ended = child.try_wait().unwrap();
+            async move { ended }
+        })
+        .await;
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        let id = self.child.as_ref().unwrap().id();
+        rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
     }
 
     pub fn freeze(&self) {
@@ -128,9 +231,7 @@ impl RedisServer {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let id = self.child.as_ref().unwrap().id();
-        let pid = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     pub async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {

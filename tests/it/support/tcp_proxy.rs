@@ -20,9 +20,12 @@ pub enum Replies {
     Swallowed,
     /// They come byte by byte.
     Slices,
+    /// Something else comes instead of each.
+    Garbled,
 }
 
-const ALL: [Replies; 5] = [Replies::Pass, Replies::Lost, Replies::Half, Replies::Swallowed, Replies::Slices];
+const ALL: [Replies; 6] =
+    [Replies::Pass, Replies::Lost, Replies::Half, Replies::Swallowed, Replies::Slices, Replies::Garbled];
 
 /// A running proxy.
 pub struct TcpProxy {
@@ -68,6 +71,7 @@ async fn pass(client: TcpStream, target: SocketAddr, mode: Arc<AtomicU8>) {
                 Replies::Lost => return Ok(()),
                 Replies::Half => return to_client.write_all(&buffer[..length / 2]).await,
                 Replies::Swallowed => {}
+                Replies::Garbled => to_client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await?,
                 Replies::Slices => {
                     for byte in &buffer[..length] {
                         to_client.write_all(std::slice::from_ref(byte)).await?;

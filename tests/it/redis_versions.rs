@@ -1,0 +1,356 @@
+//! The same proofs on every release that the gateway is for: the oldest Redis, the system's, a recent one, and Valkey.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use retrieve_gateway::config::Backend;
+use retrieve_gateway::queue::redis::RIGHTS;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::attempts::{Attempts, Random};
+use crate::support::client::get;
+use crate::support::gateway::TestGateway;
+use crate::support::process::GatewayProcess;
+use crate::support::redis_server::{RedisServer, Release, words};
+use crate::support::{eventually, eventually_within};
+
+const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
+/// What batches have before they go to the journal is three quarters of this.
+const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "400ms");
+const STREAM: &str = "retrieve:{default}:jobs";
+
+macro_rules! on_release {
+    ($module:ident $release:ident $($proof:ident)*) => {
+        mod $module {
+            use crate::support::redis_server::Release;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $proof() {
+                if Release::$release.is_made_for_this_machine() {
+                    super::$proof(Release::$release).await;
+                } else {
+                    println!("{:?} isn't made for this machine", Release::$release);
+                }
+            })*
+        }
+    };
+}
+
+macro_rules! on_every_release {
+    ($($proof:ident)*) => {
+        on_release!(redis_6_2 Redis62 $($proof)*);
+        on_release!(redis_usual Usual $($proof)*);
+        on_release!(redis_8 Redis8 $($proof)*);
+        on_release!(valkey Valkey $($proof)*);
+    };
+}
+
+on_every_release! {
+    every_script_runs_with_the_documented_rights
+    a_right_that_is_missing_is_named
+    kills_of_both_sides_lose_and_double_nothing
+    an_outage_is_drained_in_order
+    writes_that_are_refused_are_told_and_end
+    replicas_confirm_what_counts
+    fsync_confirms_what_counts_or_is_refused_in_plain_words
+    a_group_that_nobody_reads_is_dead_while_entries_wait_for_it
+}
+
+async fn numbers(redis: &RedisServer) -> Vec<u64> {
+    redis.jobs("default").await.iter().map(|job| job["data"]["data"]["n"].as_u64().unwrap()).collect()
+}
+
+async fn send(gateway: &TestGateway, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        assert_eq!(gateway.post_json(format!("{{\"n\":{number}}}")).await.status, 200, "{number}");
+    }
+}
+
+/// What readiness says of the queue, once that holds the text.
+async fn says(gateway: &TestGateway, expect: &str) -> String {
+    eventually(&format!("readiness says `{expect}`"), || async {
+        let ready = get(gateway.admin, "/ready").await.json();
+        let queue = ready["probes"]["queue"].to_string();
+        queue.contains(expect).then_some(queue)
+    })
+    .await
+}
+
+/// Takes what the group hasn't taken yet, and acknowledges it.
+async fn take(redis: &RedisServer, group: &str) -> usize {
+    let reply = redis.command(&["XREADGROUP", "GROUP", group, "one", "STREAMS", STREAM, ">"]).await;
+    let reply: redis::streams::StreamReadReply = redis::from_redis_value(reply).unwrap();
+    let ids: Vec<String> = reply.keys.into_iter().flat_map(|key| key.ids).map(|entry| entry.id).collect();
+    for id in &ids {
+        redis.command(&["XACK", STREAM, group, id]).await;
+    }
+    ids.len()
+}
+
+fn of_group(metric: &str, group: &str) -> String {
+    format!("retrieve_stream_group_{metric}{{stream=\"{STREAM}\",group=\"{group}\"}}")
+}
+
+async fn every_script_runs_with_the_documented_rights(release: Release) {
+    let redis = RedisServer::start_release(release, Vec::new).await;
+    let all: Vec<&str> = RIGHTS.split_whitespace().collect();
+    let url = user(&redis, "~retrieve:{default}:*", &all).await;
+    let toml = "[[integration]]\nid = \"demo\"\ndedupe = { by = \"body\", within = \"1h\" }\n";
+    let gateway = TestGateway::with_integrations(toml, &[("RETRIEVE_QUEUE", &url)]).await;
+    gateway.ready().await;
+    send(&gateway, 0..3).await;
+    let first = gateway.post_json("{\"n\":3}").await;
+    let repeat = gateway.post_json("{\"n\":3}").await;
+    assert_eq!(repeat.header("x-retrieve-job-id"), first.header("x-retrieve-job-id"));
+    assert_eq!(numbers(&redis).await, [0, 1, 2, 3], "appended in order, a repeat not again");
+    assert_eq!(gateway.jobs().await.len(), 4, "and read");
+
+    // A server that forgot everything is given it again behind a fence.
+    redis.command(&["FLUSHALL"]).await;
+    send(&gateway, 4..5).await;
+    eventually("the jobs are back", || async { (numbers(&redis).await == [0, 1, 2, 3, 4]).then_some(()) })
+        .await;
+
+    redis.command(&["XGROUP", "CREATE", STREAM, "workers", "0"]).await;
+    let taken =
+        redis.command(&["XREADGROUP", "GROUP", "workers", "one", "COUNT", "2", "STREAMS", STREAM, ">"]);
+    let taken: redis::streams::StreamReadReply = redis::from_redis_value(taken.await).unwrap();
+    eventually_within(30, "what the group holds is counted", || async {
+        (gateway.metric(&of_group("pending", "workers")).await? == 2.0).then_some(())
+    })
+    .await;
+    let lag = gateway.metric(&of_group("lag", "workers")).await;
+    assert_eq!(lag, (release.version() >= (7, 0)).then_some(3.0), "Redis 6.2 doesn't say it");
+    for entry in &taken.keys[0].ids {
+        redis.command(&["XACK", STREAM, "workers", &entry.id]).await;
+    }
+    eventually_within(30, "what was acknowledged goes", || async {
+        (numbers(&redis).await == [2, 3, 4]).then_some(())
+    })
+    .await;
+    assert_eq!(take(&redis, "workers").await, 3);
+    eventually_within(30, "the rest goes", || async { numbers(&redis).await.is_empty().then_some(()) }).await;
+    send(&gateway, 5..6).await;
+    assert_eq!(numbers(&redis).await, [5]);
+}
+
+/// A user with these rights and no other, and the URL with its login.
+async fn user(redis: &RedisServer, keys: &str, rights: &[&str]) -> String {
+    let mut words = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">canary", keys];
+    words.extend(rights);
+    redis.command(&words).await;
+    redis.url().replace("redis://", "redis://gateway:canary@")
+}
+
+async fn a_right_that_is_missing_is_named(release: Release) {
+    let all: Vec<&str> = RIGHTS.split_whitespace().collect();
+    let keys = "~retrieve:{default}:*";
+    let redis = RedisServer::start_release(release, Vec::new).await;
+    let needed = "evalsha script|load multi exec hget hset xadd xlen xinfo type exists rename renamenx set get pexpire";
+    for missing in needed.split(' ') {
+        let rights: Vec<&str> = all.iter().copied().filter(|right| right[1..] != *missing).collect();
+        assert_eq!(rights.len() + 1, all.len(), "{missing}");
+        let url = user(&redis, keys, &rights).await;
+        let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), NO_JOURNAL]).await;
+        let why = says(&gateway, "the rights that this user needs: +evalsha").await;
+        let told = why.split("the rights").next().unwrap().to_lowercase();
+        // Redis 6.2 names the command without its subcommand.
+        let named = if release.version() < (7, 0) { missing.split('|').next().unwrap() } else { missing };
+        assert!(told.contains(named) && !why.contains("canary"), "{missing}: {why}");
+    }
+    for missing in ["info", "config|get", "role", "cluster", "wait", "xtrim", "xpending", "time"] {
+        let rights: Vec<&str> = all.iter().copied().filter(|right| right[1..] != *missing).collect();
+        let url = user(&redis, keys, &rights).await;
+        let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), NO_JOURNAL]).await;
+        gateway.ready().await;
+    }
+    let url = user(&redis, "~retrieve:{other}:*", &all).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), NO_JOURNAL]).await;
+    says(&gateway, "the rights that this user needs").await;
+}
+
+async fn kills_of_both_sides_lose_and_double_nothing(release: Release) {
+    const KILLS: u64 = 12;
+    let folder = TempDir::new().unwrap();
+    let mut redis = RedisServer::start_release(release, Vec::new).await;
+    let url = redis.url();
+    let settings = [("RETRIEVE_QUEUE", url.as_str()), TIMEOUT];
+    let attempts = Arc::new(Attempts::default());
+    let mut random = Random::from_environment();
+    for round in 0..KILLS {
+        let gateway = GatewayProcess::start(&folder, &settings).await;
+        let (address, _, mut child) = gateway.ignore_log();
+        let clients: Vec<_> =
+            (0..4).map(|_| tokio::spawn(Arc::clone(&attempts).send_until_gone(address))).collect();
+        let before = attempts.accepted();
+        eventually("webhooks are accepted", || async { (attempts.accepted() > before + 20).then_some(()) })
+            .await;
+        tokio::time::sleep(Duration::from_millis(random.below(100))).await;
+        match round % 3 {
+            0 => redis.kill(),
+            1 => redis.restart().await,
+            _ => redis.freeze(),
+        }
+        tokio::time::sleep(Duration::from_millis(random.below(200))).await;
+        child.kill().await.unwrap();
+        for client in clients {
+            client.await.unwrap();
+        }
+        if round % 3 == 2 {
+            redis.thaw();
+        }
+    }
+    redis.restart().await;
+    let gateway = GatewayProcess::start(&folder, &settings).await;
+    let (_, admin, _child) = gateway.ignore_log();
+    eventually("everything is sent", || async {
+        (get(admin, "/ready").await.json()["probes"]["queue"] == json!({ "ready": true })).then_some(())
+    })
+    .await;
+    let accepted = attempts.check(&redis.jobs("default").await);
+    assert!(accepted > 200, "the load was too small to prove anything: {accepted}");
+}
+
+async fn an_outage_is_drained_in_order(release: Release) {
+    let mut redis = RedisServer::start_release(release, Vec::new).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    gateway.ready().await;
+    send(&gateway, 0..5).await;
+    redis.kill();
+    send(&gateway, 5..60).await;
+    assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(55.0));
+    redis.restart().await;
+    gateway.sent_its_journal().await;
+    send(&gateway, 60..61).await;
+    assert_eq!(numbers(&redis).await, (0..=60).collect::<Vec<_>>());
+}
+
+async fn writes_that_are_refused_are_told_and_end(release: Release) {
+    let redis = RedisServer::start_release(release, Vec::new).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
+    gateway.ready().await;
+    let set = |name: &'static str, value: &'static str| vec!["CONFIG", "SET", name, value];
+    let mut sent = 0;
+    for (expect, breaking, mending) in [
+        ("OOM", set("maxmemory", "1"), set("maxmemory", "0")),
+        ("READONLY", vec!["REPLICAOF", "127.0.0.1", "1"], vec!["REPLICAOF", "NO", "ONE"]),
+        ("NOREPLICAS", set("min-replicas-to-write", "1"), set("min-replicas-to-write", "0")),
+        ("+xadd", vec!["ACL", "SETUSER", "default", "-xadd"], vec!["ACL", "SETUSER", "default", "+@all"]),
+        ("allkeys-lru", set("maxmemory-policy", "allkeys-lru"), set("maxmemory-policy", "noeviction")),
+    ] {
+        redis.command(&breaking).await;
+        says(&gateway, expect).await;
+        send(&gateway, sent..sent + 3).await;
+        sent += 3;
+        assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(3.0), "{expect}");
+        redis.command(&mending).await;
+        gateway.sent_its_journal().await;
+        assert_eq!(numbers(&redis).await, (0..sent).collect::<Vec<_>>(), "{expect}");
+    }
+}
+
+async fn replicas_confirm_what_counts(release: Release) {
+    let redis = RedisServer::start_release(release, Vec::new).await;
+    let replica = RedisServer::start_release(release, Vec::new).await;
+    let ack = ("RETRIEVE_ACK", "replicas:1");
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), ack, TIMEOUT]).await;
+    says(&gateway, "0 of 1 replicas confirmed").await;
+    send(&gateway, 0..2).await;
+    assert_eq!(numbers(&redis).await, [] as [u64; 0], "nothing is sent before a replica can confirm it");
+    let port = redis.address.port().to_string();
+    replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
+    gateway.sent_its_journal().await;
+    send(&gateway, 2..3).await;
+    assert_eq!(numbers(&replica).await, [0, 1, 2], "a 200 means that the replica has it");
+    // Executed and not confirmed: sent again it would be a second one.
+    replica.freeze();
+    send(&gateway, 3..5).await;
+    assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(2.0));
+    replica.thaw();
+    gateway.sent_its_journal().await;
+    assert_eq!(numbers(&redis).await, [0, 1, 2, 3, 4]);
+    eventually("the replica has them", || async { (numbers(&replica).await.len() == 5).then_some(()) }).await;
+}
+
+async fn fsync_confirms_what_counts_or_is_refused_in_plain_words(release: Release) {
+    let fsync = ("RETRIEVE_ACK", "fsync");
+    // Fsynced by Redis itself a second later; the gateway waits for that.
+    let everysec = || words("--appendfsync everysec");
+    let mut redis = RedisServer::start_release(release, everysec).await;
+    let mut rights: Vec<&str> = RIGHTS.split_whitespace().collect();
+    if release.has_waitaof() {
+        rights.push("+waitaof");
+    }
+    let queue = user(&redis, "~retrieve:{default}:*", &rights).await;
+    let settings = [("RETRIEVE_QUEUE", queue.as_str()), fsync];
+    let gateway = TestGateway::start(&settings).await;
+    if !release.has_waitaof() {
+        let (major, minor) = release.version();
+        says(&gateway, &format!("needs WAITAOF, so Redis 7.2 or later; this is {major}.{minor}")).await;
+        send(&gateway, 0..1).await;
+        assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(1.0));
+        let refusing = TestGateway::start(&[settings[0], settings[1], NO_JOURNAL]).await;
+        says(&refusing, "needs WAITAOF").await;
+        assert_eq!(get(refusing.admin, "/ready").await.status, 503);
+        assert_eq!(refusing.post_json("{}").await.status, 503);
+        return;
+    }
+    gateway.ready().await;
+    send(&gateway, 0..5).await;
+    redis.restart().await;
+    user(&redis, "~retrieve:{default}:*", &rights).await;
+    send(&gateway, 5..6).await;
+    gateway.sent_its_journal().await;
+    assert_eq!(numbers(&redis).await, [0, 1, 2, 3, 4, 5]);
+    redis.command(&["CONFIG", "SET", "appendfsync", "no"]).await;
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    says(&gateway, "needs `appendfsync always` or `everysec`").await;
+    redis.command(&["CONFIG", "SET", "appendfsync", "always"]).await;
+    gateway.sent_its_journal().await;
+    redis.command(&["CONFIG", "SET", "appendonly", "no"]).await;
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    says(&gateway, "needs `appendonly yes`").await;
+    send(&gateway, 6..7).await;
+    redis.command(&["CONFIG", "SET", "appendonly", "yes"]).await;
+    gateway.sent_its_journal().await;
+    assert_eq!(numbers(&redis).await, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+async fn a_group_that_nobody_reads_is_dead_while_entries_wait_for_it(release: Release) {
+    let redis = RedisServer::start_release(release, Vec::new).await;
+    let gateway = TestGateway::start_with(&[("RETRIEVE_QUEUE", &redis.url())], |config| {
+        let Backend::Redis(settings) = &mut config.queue else { unreachable!() };
+        settings.dead_after = Duration::from_secs(1);
+    })
+    .await;
+    gateway.ready().await;
+    send(&gateway, 0..2).await;
+    for group in ["reading", "gone"] {
+        redis.command(&["XGROUP", "CREATE", STREAM, group, "0"]).await;
+        assert_eq!(take(&redis, group).await, 2);
+    }
+    redis.command(&["XGROUP", "CREATE", STREAM, "never", "$"]).await;
+    send(&gateway, 2..3).await;
+    assert_eq!(take(&redis, "reading").await, 1);
+    for group in ["gone", "never"] {
+        eventually_within(40, &format!("the group `{group}` is dead"), || async {
+            (gateway.metric(&of_group("dead", group)).await? == 1.0).then_some(())
+        })
+        .await;
+    }
+    // It was as silent as the others, but nothing waits for it.
+    assert_eq!(gateway.metric(&of_group("dead", "reading")).await, Some(0.0));
+    assert_eq!(numbers(&redis).await, [2], "what a dead group hasn't taken stays");
+    assert_eq!(take(&redis, "gone").await, 1);
+    redis.command(&["XGROUP", "DESTROY", STREAM, "never"]).await;
+    eventually_within(30, "a group that was read again isn't dead", || async {
+        (gateway.metric(&of_group("dead", "gone")).await? == 0.0).then_some(())
+    })
+    .await;
+    eventually_within(30, "what nobody needs goes", || async {
+        numbers(&redis).await.is_empty().then_some(())
+    })
+    .await;
+    let metrics = get(gateway.admin, "/metrics").await.body;
+    assert!(!metrics.contains("group=\"never\""), "a destroyed group is measured no more");
+}
