@@ -19,6 +19,11 @@ pub fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The settings of a server that keeps nothing on its disk and syncs its replicas at once.
+pub fn without_a_file() -> Vec<String> {
+    words("--appendonly no --repl-diskless-sync-delay 0 --repl-diskless-sync yes")
+}
+
 /// A redis-server that can be stopped, frozen and started again on the same port.
 pub struct RedisServer {
     pub address: SocketAddr,
@@ -48,14 +53,16 @@ impl RedisServer {
         panic!("redis-server doesn't start");
     }
 
-    /// A sentinel that watches the master `mymaster` on that port; its file lies in the folder.
-    pub async fn start_sentinel(folder: &Path, master_port: u16) -> RedisServer {
+    /// A sentinel that watches the master `mymaster` on that port, and takes it for dead after so many ms; its file lies in
+    /// the folder.
+    pub async fn start_sentinel(folder: &Path, master_port: u16, dead_after_ms: u64) -> RedisServer {
         for number in 0..20 {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
             let file = folder.join(format!("sentinel-{number}.conf"));
             let settings = format!(
                 "bind 127.0.0.1\nport {}\nsentinel monitor mymaster 127.0.0.1 {master_port} 1\n\
-                 sentinel down-after-milliseconds mymaster 2000\nsentinel failover-timeout mymaster 3000\n",
+                 sentinel down-after-milliseconds mymaster {dead_after_ms}\n\
+                 sentinel failover-timeout mymaster 3000\n",
                 address.port()
             );
             std::fs::write(&file, settings).unwrap();
@@ -99,6 +106,13 @@ impl RedisServer {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         false
+    }
+
+    /// Whether it says so in a section of `INFO`.
+    pub async fn says(&self, section: &str, line: &str) -> bool {
+        let Ok(info) = self.try_command(&["INFO", section]).await else { return false };
+        let info: String = redis::from_redis_value(info).unwrap();
+        info.lines().any(|other| other == line)
     }
 
     pub fn url(&self) -> String {
@@ -147,24 +161,30 @@ impl RedisServer {
         self.try_command(words).await.unwrap()
     }
 
-    /// The jobs on an app's stream, read with XRANGE as a worker would see them.
+    /// The jobs on an app's stream, read with XRANGE as a worker would see them, page by page.
     pub async fn jobs(&self, app: &str) -> Vec<serde_json::Value> {
+        const PAGE: usize = 2000;
         let stream = format!("retrieve:{{{app}}}:jobs");
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection =
             eventually("Redis answers", || async { client.get_multiplexed_async_connection().await.ok() })
                 .await;
-        let entries: redis::streams::StreamRangeReply =
-            redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query_async(&mut connection).await.unwrap();
-        entries
-            .ids
-            .iter()
-            .map(|entry| {
+        let mut jobs = Vec::new();
+        let mut from = "-".to_owned();
+        loop {
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&stream).arg(&from).arg("+").arg("COUNT").arg(PAGE);
+            let page: redis::streams::StreamRangeReply = range.query_async(&mut connection).await.unwrap();
+            for entry in &page.ids {
                 assert_eq!(entry.map.len(), 1, "one field");
                 let job: String = entry.get("job").expect("the field `job`");
-                serde_json::from_str(&job).unwrap()
-            })
-            .collect()
+                jobs.push(serde_json::from_str(&job).unwrap());
+            }
+            match page.ids.last() {
+                Some(last) if page.ids.len() == PAGE => from = format!("({}", last.id),
+                _ => return jobs,
+            }
+        }
     }
 }
 
