@@ -345,14 +345,11 @@ impl RedisWriter {
     }
 
     fn refuse_unresolved(&mut self) {
-        let error = match self.trouble {
-            // What was sent before may still be executed.
-            None => QueueError::Unconfirmed,
-            Some(_) => self.refusal(),
-        };
-        let refused = self.producer.refuse(&Batch::from([]));
-        for path in refused.into_iter().flat_map(|waiters| waiters.paths) {
-            path.settle(Err(error.clone()));
+        let refusal = self.refusal();
+        for (waiters, was_sent) in self.producer.refuse(&Batch::from([])) {
+            // What was sent before may have been executed, or may be still.
+            let error = if was_sent { &QueueError::Unconfirmed } else { &refusal };
+            waiters.paths.into_iter().for_each(|path| path.settle(Err(error.clone())));
         }
     }
 

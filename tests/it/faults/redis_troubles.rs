@@ -88,6 +88,30 @@ async fn stop_one(rounds: u64, longest: Duration, mut random: Random) -> (Accoun
     (attempts.account(&redis.jobs("default").await), stopped, said)
 }
 
+/// Without a journal what can't be confirmed is answered 503, though Redis may execute it later. Only then may a refused
+/// job be there, and the log has to say that its outcome is unknown.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_journal_only_jobs_of_unknown_outcome_come_though_they_were_refused() {
+    let mut run = Run::begin("Redis kill -9 and SIGSTOP", "redis, no journal", 30);
+    let mut redis = RedisServer::start().await;
+    let no_journal = [("RETRIEVE_DATA_DIR", "off")];
+    let site = Site::start_with(&redis.url(), &no_journal, CLIENTS * 2, Duration::from_millis(1)).await;
+    for _ in 0..run.rounds {
+        site.goes_on().await;
+        if run.random.below(2) == 0 {
+            redis.freeze();
+            tokio::time::sleep(run.random.log_moment(SHORTEST_STOP, Duration::from_secs(2))).await;
+            redis.thaw();
+        } else {
+            redis.kill();
+            tokio::time::sleep(run.random.moment(700)).await;
+            redis.restart().await;
+        }
+    }
+    site.goes_on().await;
+    finish(run, site, &redis).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_flushed_every_100_ms_lose_and_double_nothing() {
     let run = Run::begin("SCRIPT FLUSH every 100 ms", "redis", 50);
