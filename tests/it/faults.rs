@@ -93,10 +93,13 @@ async fn metric(gateway: &RunningGateway, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
-/// Waits until Redis has all that the journal held.
+/// Waits until Redis has all that the journal held. Readiness without a note says so from the first moment on; the metric
+/// of a gateway that has just started is 0 until its worker runs.
 async fn drained(gateway: &RunningGateway) {
     eventually_within(120, "the journal is empty", || async {
-        (metric(gateway, "retrieve_journal_jobs").await == 0.0).then_some(())
+        let ready = get(gateway.admin, "/ready").await.json();
+        let is_up = ready["probes"]["queue"] == json!({ "ready": true });
+        (is_up && metric(gateway, "retrieve_journal_jobs").await == 0.0).then_some(())
     })
     .await;
 }
@@ -121,9 +124,14 @@ struct Said {
 impl Site {
     /// With so many clients, each of which pauses after an answer.
     async fn start(url: &str, clients: usize, pause: Duration) -> Site {
+        Site::start_with(url, &[], clients, pause).await
+    }
+
+    async fn start_with(url: &str, more: &[(&str, &str)], clients: usize, pause: Duration) -> Site {
         let folder = TempDir::new().unwrap();
         let attempts = Arc::new(Attempts::with_pause(pause));
-        let gateway = start_gateway(&folder, &[("RETRIEVE_QUEUE", url), TIMEOUT], &attempts).await;
+        let settings = [&[("RETRIEVE_QUEUE", url), TIMEOUT], more].concat();
+        let gateway = start_gateway(&folder, &settings, &attempts).await;
         let clients = start_clients(&attempts, &gateway, clients);
         Site { _folder: folder, gateway, attempts, clients }
     }

@@ -238,3 +238,29 @@ impl Random {
         from.mul_f64((to.as_secs_f64() / from.as_secs_f64()).powf(part))
     }
 }
+
+#[test]
+fn the_oracle_tells_lost_doubled_and_phantom_jobs_from_those_of_unknown_outcome() {
+    let attempts = Attempts::default();
+    attempts.next.store(8, Ordering::Relaxed);
+    *attempts.accepted.lock().unwrap() = vec![0, 1, 2];
+    *attempts.refused.lock().unwrap() = [(3, 503), (4, 503), (5, 503), (6, 503)].into();
+    attempts.note_refusal(r#"{"message":"refused","client":"10.0.0.3","code":"queue_unconfirmed"}"#);
+    attempts.note_refusal(r#"{"message":"refused","client":"10.0.0.4","code":"queue_unconfirmed"}"#);
+    attempts.note_refusal(r#"{"message":"refused","client":"10.0.0.5","code":"queue_unavailable"}"#);
+    // 0 is lost, 2 doubled, 3 there though its outcome was unknown, 5 and 6 there though refused, 8 was never sent.
+    let jobs = [1, 2, 2, 3, 5, 6, 7, 8].map(|n| serde_json::json!({ "data": { "data": { "attempt": n } } }));
+    let expect = Account {
+        attempts: 8,
+        accepted: 3,
+        refused: 4,
+        unconfirmed: 2,
+        unconfirmed_stored: 1,
+        unanswered: 1,
+        lost: 1,
+        doubled: 1,
+        phantoms: 3,
+    };
+    assert_eq!(attempts.account(&jobs), expect);
+    assert!(!expect.is_sound());
+}

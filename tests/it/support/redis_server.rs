@@ -147,9 +147,14 @@ impl RedisServer {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Waits for a reply as long as a busy machine may take.
+    async fn connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
+    }
+
     pub async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.connect().await?;
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(word);
@@ -165,10 +170,7 @@ impl RedisServer {
     pub async fn jobs(&self, app: &str) -> Vec<serde_json::Value> {
         const PAGE: usize = 2000;
         let stream = format!("retrieve:{{{app}}}:jobs");
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection =
-            eventually("Redis answers", || async { client.get_multiplexed_async_connection().await.ok() })
-                .await;
+        let mut connection = eventually("Redis answers", || async { self.connect().await.ok() }).await;
         let mut jobs = Vec::new();
         let mut from = "-".to_owned();
         loop {
