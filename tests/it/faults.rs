@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::support::attempts::{ATTEMPTS_HAVE_ADDRESSES, Account, Attempts, Random};
-use crate::support::client::get;
+use crate::support::client::try_get;
 use crate::support::eventually_within;
 use crate::support::process::{GatewayProcess, RunningGateway};
 
@@ -86,20 +86,20 @@ async fn join(clients: Vec<JoinHandle<()>>) {
     }
 }
 
-/// The value of a gateway's metric.
-async fn metric(gateway: &RunningGateway, name: &str) -> f64 {
-    let text = get(gateway.admin, "/metrics").await.body;
+/// The value of a gateway's metric; None if it is too busy to answer.
+async fn metric(gateway: &RunningGateway, name: &str) -> Option<f64> {
+    let text = try_get(gateway.admin, "/metrics").await?.body;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    Some(line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap())
 }
 
 /// Waits until Redis has all that the journal held. Readiness without a note says so from the first moment on; the metric
 /// of a gateway that has just started is 0 until its worker runs.
 async fn drained(gateway: &RunningGateway) {
-    eventually_within(120, "the journal is empty", || async {
-        let ready = get(gateway.admin, "/ready").await.json();
+    eventually_within(240, "the journal is empty", || async {
+        let ready = try_get(gateway.admin, "/ready").await?.json();
         let is_up = ready["probes"]["queue"] == json!({ "ready": true });
-        (is_up && metric(gateway, "retrieve_journal_jobs").await == 0.0).then_some(())
+        (is_up && metric(gateway, "retrieve_journal_jobs").await? == 0.0).then_some(())
     })
     .await;
 }
@@ -155,10 +155,14 @@ impl Site {
         self.attempts.finish();
         join(self.clients).await;
         drained(&self.gateway).await;
-        let said = Said {
-            broken_connections: metric(&self.gateway, "retrieve_redis_broken_connections_total").await as u64,
-            reported_losses: metric(&self.gateway, "retrieve_redis_losses_total").await as u64,
-        };
+        let said = eventually_within(60, "the gateway says how it went", || async {
+            Some(Said {
+                broken_connections: metric(&self.gateway, "retrieve_redis_broken_connections_total").await?
+                    as u64,
+                reported_losses: metric(&self.gateway, "retrieve_redis_losses_total").await? as u64,
+            })
+        })
+        .await;
         self.gateway.kill().await;
         (self.attempts, said)
     }

@@ -70,8 +70,8 @@ async fn a_stopped_redis_that_executes_late_loses_and_doubles_nothing() {
 
 async fn stop_one(rounds: u64, longest: Duration, mut random: Random) -> (Account, Duration, Said) {
     let redis = RedisServer::start().await;
-    // A short pause between answers, for all the servers share the machine.
-    let site = Site::start(&redis.url(), 2, Duration::from_millis(20)).await;
+    // A pause between answers, for all the servers share the machine.
+    let site = Site::start(&redis.url(), 2, Duration::from_millis(40)).await;
     let mut stopped = Duration::ZERO;
     for _ in 0..rounds {
         tokio::time::sleep(random.moment(200)).await;

@@ -149,7 +149,10 @@ impl RedisServer {
 
     /// Waits for a reply as long as a busy machine may take.
     async fn connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        let patience = Some(Duration::from_secs(30));
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(patience)
+            .set_response_timeout(patience);
         redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
