@@ -33,6 +33,8 @@ struct Batch<B, W> {
     body: B,
     size_bytes: usize,
     waiters: Option<W>,
+    /// It was on its way once, so a server may have it, or get it late.
+    was_sent: bool,
 }
 
 /// A confirmed batch, kept for a server that forgets it.
@@ -162,7 +164,7 @@ impl<B: Clone, W> Producer<B, W> {
     /// Gives a batch its number.
     pub fn freeze(&mut self, body: B, size_bytes: usize, waiters: W) {
         let position = Position { epoch: self.epoch.number, seq: self.next_seq };
-        self.memory.push_back(Batch { position, body, size_bytes, waiters: Some(waiters) });
+        self.memory.push_back(Batch { position, body, size_bytes, waiters: Some(waiters), was_sent: false });
         self.next_seq += 1;
     }
 
@@ -211,6 +213,11 @@ impl<B: Clone, W> Producer<B, W> {
 
     /// The batch that [`Producer::to_send`] named is on its way.
     pub fn sent(&mut self) {
+        let before_memory = self.again.len() as u64 + self.journaled_len();
+        let in_memory = (self.in_flight as u64).checked_sub(before_memory);
+        if let Some(batch) = in_memory.and_then(|index| self.memory.get_mut(usize::try_from(index).ok()?)) {
+            batch.was_sent = true;
+        }
         self.in_flight += 1;
     }
 
@@ -323,7 +330,7 @@ impl<B: Clone, W> Producer<B, W> {
         for kept in self.tail.drain(forgotten..).rev() {
             self.tail_bytes -= kept.size_bytes;
             let Kept { position, body, size_bytes, .. } = kept;
-            self.again.push_front(Batch { position, body, size_bytes, waiters: None });
+            self.again.push_front(Batch { position, body, size_bytes, waiters: None, was_sent: true });
         }
         self.confirmed = reached;
         true
@@ -391,13 +398,14 @@ impl<B: Clone, W> Producer<B, W> {
     }
 
     /// The journal can't take what is in memory: those who wait are refused, and the batches keep their numbers but
-    /// are emptied, so that what is sent again holds nothing of what was refused.
-    pub fn refuse(&mut self, empty: &B) -> Vec<W> {
+    /// are emptied, so that what is sent again holds nothing of what was refused. Beside those who wait stands whether their
+    /// batch was on its way before: then their jobs may be at the server nevertheless.
+    pub fn refuse(&mut self, empty: &B) -> Vec<(W, bool)> {
         self.writing = None;
         let refused = self.memory.iter_mut().map(|batch| {
             batch.body = empty.clone();
             batch.size_bytes = 0;
-            batch.waiters.take()
+            batch.waiters.take().map(|waiters| (waiters, batch.was_sent))
         });
         refused.flatten().collect()
     }

@@ -1,7 +1,5 @@
-//! The embedded queue keeps what was answered 200, exactly once, whenever the process is killed.
-//!
-//! A kill leaves the kernel's page cache in place, so it proves the order of commit and answer, not the fsync;
-//! `failing_disk` shows that a failed fsync gives no receipt.
+//! The embedded queue keeps what was answered 200 until a reader acknowledges it, exactly once, whenever the process is
+//! killed; without a reader: `faults::gateway_kills`.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,33 +12,10 @@ use tempfile::TempDir;
 use crate::support::attempts::{Attempts, Random};
 use crate::support::client::{Connection, exchange, get, post};
 use crate::support::eventually;
-use crate::support::gateway::{TestGateway, jobs, settings};
+use crate::support::gateway::{TestGateway, settings};
 use crate::support::process::{GatewayProcess, binary};
 
-const KILLS: usize = 100;
 const CLIENTS: usize = 8;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_kills_under_load_lose_nothing_and_double_nothing() {
-    let folder = TempDir::new().unwrap();
-    let attempts = Arc::new(Attempts::default());
-    let mut random = Random::from_environment();
-    for _ in 0..KILLS {
-        let gateway = GatewayProcess::start(&folder, &[]).await;
-        let (address, _, mut child) = gateway.ignore_log();
-        let clients: Vec<_> =
-            (0..CLIENTS).map(|_| tokio::spawn(Arc::clone(&attempts).send_until_gone(address))).collect();
-        tokio::time::sleep(Duration::from_millis(5 + random.below(195))).await;
-        child.kill().await.unwrap();
-        for client in clients {
-            client.await.unwrap();
-        }
-    }
-    let gateway = GatewayProcess::start(&folder, &[]).await;
-    let accepted = attempts.check(&jobs(gateway.admin).await);
-    assert!(accepted > KILLS, "the load was too small to prove anything: {accepted}");
-}
-
 const KILLS_WITH_A_READER: usize = 30;
 
 /// Reads and acknowledges page by page until the gateway is gone, and remembers what it was given and told.

@@ -12,6 +12,7 @@ mod domains;
 mod drain;
 mod embedded;
 mod failing_disk;
+mod faults;
 mod hostile;
 mod http;
 mod job_schema;

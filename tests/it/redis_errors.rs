@@ -49,23 +49,6 @@ async fn errors_that_redis_answers_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scripts_that_are_flushed_and_clients_that_are_killed_all_the_time_lose_and_double_nothing() {
-    let redis = RedisServer::start().await;
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
-    gateway.ready().await;
-    let load = Load::start(gateway.address);
-    for round in 0..40 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        redis.command(&["SCRIPT", "FLUSH"]).await;
-        if round % 4 == 0 {
-            redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-        }
-    }
-    load.goes_on().await;
-    load.finish(&gateway).await.check(&redis.jobs("default").await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn replies_that_are_lost_halved_or_swallowed_lose_and_double_nothing() {
     let redis = RedisServer::start().await;
     let proxy = TcpProxy::start(redis.address).await;

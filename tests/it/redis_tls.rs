@@ -61,7 +61,7 @@ impl Sentinels {
         replica.command(&["REPLICAOF", "127.0.0.1", master.setting("--tls-port")]).await;
         let folder = TempDir::new().unwrap();
         let port = master.setting("--tls-port").parse().unwrap();
-        let sentinel = RedisServer::start_sentinel_with(folder.path(), port, || {
+        let sentinel = RedisServer::start_sentinel_with(folder.path(), port, 2000, || {
             [certificates.server_settings("server", free_port()), words("--tls-replication yes")].concat()
         })
         .await;

@@ -12,6 +12,7 @@ pub mod log;
 pub mod nginx;
 pub mod outbound;
 pub mod process;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod tcp_proxy;
 

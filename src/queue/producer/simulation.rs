@@ -2,8 +2,8 @@
 //! seed, and afterwards an account of every job.
 //!
 //! The oracle: a job that was answered 200 and isn't on the stream is *lost* (unless the producer reported that very
-//! batch as lost by the server), one that is there twice is *doubled*, one that was refused without ever having been
-//! sent and is there all the same is a *phantom*. Each rule of the protocol can be taken away ([`Ablation`]); then the
+//! batch as lost by the server), one that is there twice is *doubled*, one that was refused and is there all the same,
+//! though its outcome wasn't called unknown, is a *phantom*. Each rule of the protocol can be taken away ([`Ablation`]); then the
 //! oracle must find something.
 
 pub(in crate::queue) mod server;
@@ -62,6 +62,8 @@ enum Answer {
     Open,
     Accepted,
     Refused,
+    /// Refused, and told that it may be there nevertheless.
+    Unconfirmed,
     /// The process died before it answered.
     Unanswered,
 }
@@ -70,7 +72,6 @@ struct Account {
     answer: Answer,
     /// Every batch that it ever was in, by position.
     positions: Vec<Position>,
-    was_sent: bool,
 }
 
 struct World {
@@ -189,10 +190,7 @@ impl World {
 
     fn arrive(&mut self) {
         for _ in 0..=self.random.below(3) {
-            self.accounts.insert(
-                self.next_job,
-                Account { answer: Answer::Open, positions: Vec::new(), was_sent: false },
-            );
+            self.accounts.insert(self.next_job, Account { answer: Answer::Open, positions: Vec::new() });
             self.waiting.push_back(self.next_job);
             self.next_job += 1;
         }
@@ -236,7 +234,6 @@ impl World {
             self.producer.sent();
             for job in &request.body {
                 let account = self.accounts.get_mut(job).unwrap();
-                account.was_sent = true;
                 account.positions.push(Position { epoch: request.epoch.number, seq: request.seq });
             }
             self.connections[index].requests.push_back(request);
@@ -421,7 +418,9 @@ impl World {
         } else {
             self.disk.next_place = run.place + run.len;
             let refused = self.producer.refuse(&Vec::new());
-            refused.into_iter().for_each(|jobs| self.answer(jobs, Answer::Refused));
+            for (jobs, was_sent) in refused {
+                self.answer(jobs, if was_sent { Answer::Unconfirmed } else { Answer::Refused });
+            }
         }
     }
 
@@ -529,7 +528,7 @@ impl World {
             if count > 1 && !self.was_marker_lost {
                 findings.doubled.push(job);
             }
-            if account.answer == Answer::Refused && count > 0 && !account.was_sent {
+            if account.answer == Answer::Refused && count > 0 {
                 findings.phantoms.push(job);
             }
         }

@@ -85,6 +85,13 @@ pub enum LinkEvent {
     Broken(String),
 }
 
+impl LinkEvent {
+    /// Whether it tells how far the server has come, so that numbers must not change meanwhile.
+    pub fn compares(&self) -> bool {
+        matches!(self, LinkEvent::Connected(..) | LinkEvent::Fenced(..))
+    }
+}
+
 impl Link {
     /// A first attempt, at once.
     pub fn start(server: &Server, keys: &Keys, producer: &str) -> Link {
@@ -121,11 +128,6 @@ impl Link {
     pub fn up(socket: Socket) -> Link {
         let probe_at = Instant::now() + PROBE_INTERVAL;
         Link::Up(Up { socket, expected: VecDeque::new(), verdict: None, probe_at })
-    }
-
-    /// Whether what comes next compares numbers, which must not change meanwhile.
-    pub fn compares_next(&self) -> bool {
-        matches!(self, Link::Connecting(_) | Link::Fencing(_))
     }
 
     /// What happens next. Dropping the future loses nothing.

@@ -309,7 +309,9 @@ impl Server {
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(broken)?;
             stream.set_nodelay(true).map_err(broken)?;
             let Some(tls) = &self.settings.tls else {
-                return C::open(stream, login, database, response_timeout, ack).await.map_err(plain_trouble);
+                return C::open(stream, login, database, response_timeout, ack)
+                    .await
+                    .map_err(|trouble| plain_trouble(&trouble));
             };
             let name = ServerName::try_from(address.host.clone())
                 .map_err(|_| "its name can't be that of a certificate".to_owned())?;
@@ -371,7 +373,7 @@ fn tls_trouble(error: &std::io::Error) -> String {
 }
 
 /// Why a server may hang up on a new connection.
-fn plain_trouble(trouble: String) -> String {
+fn plain_trouble(trouble: &str) -> String {
     let is_closed = ["reset by peer", "broken pipe", "Broken pipe"].iter().any(|text| trouble.contains(text));
     let hint = "; Redis hung up: does this port want TLS (rediss), or has it as many clients as it may (maxclients)?";
     format!("{trouble}{}", if is_closed { hint } else { "" })

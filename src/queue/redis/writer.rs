@@ -73,6 +73,8 @@ pub struct RedisWriter {
     nonce: u64,
     settle_after: Duration,
     link: Link,
+    /// What the server answered about its numbers while batches were being written to the journal, until that is done.
+    compared: Option<LinkEvent>,
     /// Attempts to connect that failed in a row.
     attempts: u32,
     /// Why nothing can be sent. None when it can.
@@ -150,6 +152,7 @@ impl RedisWriter {
             nonce,
             settle_after,
             link,
+            compared: None,
             attempts: 0,
             trouble: Some("not connected yet".to_owned()),
             is_full: false,
@@ -177,10 +180,17 @@ impl RedisWriter {
                 break;
             }
             match self.next_event().await {
+                // Numbers aren't compared while some are on their way to the disk.
+                Event::Link(event) if event.compares() && self.producer.is_writing() => {
+                    self.compared = Some(event)
+                }
                 Event::Link(event) => self.handle(event),
                 Event::Job(is_there) => self.is_closed = !is_there,
                 Event::Deadline => {}
-                Event::Written(result) => self.written(result),
+                Event::Written(result) => {
+                    self.written(result);
+                    self.compared.take().into_iter().for_each(|event| self.handle(event));
+                }
                 Event::Read(place, result) => self.read(place, result),
                 Event::Noted(result) => self.after_note(result),
             }
@@ -200,12 +210,11 @@ impl RedisWriter {
 
     async fn next_event(&mut self) -> Event {
         let deadline = self.deadline();
-        let link_may_go_on = !(self.link.compares_next() && self.producer.is_writing());
         // While a batch is on its way, the next job can wait unseen: the batch's own deadline comes first.
         let is_sending = self.can_send() && self.producer.in_flight() > 0 && !self.producer.has_backlog();
         let awaits_job = self.waiting.first_arrival().is_none() && !self.is_closed && !is_sending;
         tokio::select! {
-            event = self.link.next(&self.keys), if link_may_go_on => Event::Link(event),
+            event = self.link.next(&self.keys), if self.compared.is_none() => Event::Link(event),
             result = finish(&mut self.writing) => {
                 self.writing = None;
                 Event::Written(result)
@@ -268,9 +277,12 @@ impl RedisWriter {
         }
     }
 
-    /// One write at a time; and none while new numbers are on their way to the disk, which must be there first.
+    /// One write at a time; and none while new numbers are on their way to the disk, which must be there first. What the
+    /// server answered comes before the next write, or a load without a pause would keep the gateway from reconnecting.
     fn must_wait(&self) -> bool {
-        self.producer.is_writing() || matches!(self.link, Link::Numbering(..) | Link::Noting(..))
+        self.producer.is_writing()
+            || self.compared.is_some()
+            || matches!(self.link, Link::Numbering(..) | Link::Noting(..))
     }
 
     /// Whether there is no hope to send anything before a deadline: more than one attempt has failed.
@@ -347,14 +359,11 @@ impl RedisWriter {
     }
 
     fn refuse_unresolved(&mut self) {
-        let error = match self.trouble {
-            // What was sent before may still be executed.
-            None => QueueError::Unconfirmed,
-            Some(_) => self.refusal(),
-        };
-        let refused = self.producer.refuse(&Batch::from([]));
-        for path in refused.into_iter().flat_map(|waiters| waiters.paths) {
-            path.settle(Err(error.clone()));
+        let refusal = self.refusal();
+        for (waiters, was_sent) in self.producer.refuse(&Batch::from([])) {
+            // What was sent before may have been executed, or may be still.
+            let error = if was_sent { &QueueError::Unconfirmed } else { &refusal };
+            waiters.paths.into_iter().for_each(|path| path.settle(Err(error.clone())));
         }
     }
 
@@ -447,6 +456,7 @@ impl RedisWriter {
     fn go_down(&mut self, why: String) {
         self.metrics.redis_broken_connections.inc();
         self.trouble = Some(why);
+        self.compared = None;
         self.link = Link::rest(self.attempts);
         self.attempts += 1;
     }

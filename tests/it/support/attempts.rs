@@ -1,34 +1,90 @@
 //! The oracle of durability: every attempt carries a number of its own and is never sent again. Afterwards the queue
-//! is read: accepted and absent is lost, twice is doubled, never sent is a phantom.
+//! is read: answered 200 and absent is lost, twice is doubled, never sent or refused and there all the same is a phantom.
+//!
+//! A 503 says "not stored", with one exception: the outcome `queue_unconfirmed` says that it isn't known. Which outcome a
+//! 503 had stands in the gateway's log alone, so each attempt comes from an address of its own (`X-Forwarded-For`), by
+//! which a process's log lines are told apart ([`Attempts::note_refusal`]).
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::client::post;
+/// Lets a gateway take the attempts' addresses for its clients'.
+pub const ATTEMPTS_HAVE_ADDRESSES: [(&str, &str); 2] =
+    [("RETRIEVE_TRUSTED_PROXIES", "127.0.0.1"), ("RETRIEVE_ALLOWED_LIST", "10.0.0.0/8")];
+
+/// The outcome of a refused webhook whose job may be stored nevertheless.
+const UNCONFIRMED: &str = "queue_unconfirmed";
 
 /// What became of every attempt.
 #[derive(Default)]
 pub struct Attempts {
     next: AtomicU64,
     accepted: Mutex<Vec<u64>>,
-    refused: Mutex<HashMap<u16, u64>>,
+    /// The status of each that was refused.
+    refused: Mutex<BTreeMap<u64, u16>>,
+    /// The outcome of refused ones, where a log says it.
+    outcomes: Mutex<HashMap<u64, String>>,
     enough: AtomicBool,
+    pause: Duration,
+}
+
+/// What the oracle found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    pub attempts: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    /// Of those refused the ones whose outcome was unknown to the gateway.
+    pub unconfirmed: u64,
+    /// And of these the ones that were stored.
+    pub unconfirmed_stored: u64,
+    /// The connection ended without an answer; such a job may be there or not.
+    pub unanswered: u64,
+    pub lost: u64,
+    pub doubled: u64,
+    pub phantoms: u64,
+}
+
+impl Account {
+    pub fn is_sound(&self) -> bool {
+        self.lost == 0 && self.doubled == 0 && self.phantoms == 0
+    }
+}
+
+impl AddAssign for Account {
+    fn add_assign(&mut self, other: Account) {
+        self.attempts += other.attempts;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.unconfirmed += other.unconfirmed;
+        self.unconfirmed_stored += other.unconfirmed_stored;
+        self.unanswered += other.unanswered;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.phantoms += other.phantoms;
+    }
 }
 
 impl Attempts {
+    /// Attempts whose clients pause after each answer.
+    pub fn with_pause(pause: Duration) -> Attempts {
+        Attempts { pause, ..Attempts::default() }
+    }
+
     /// Sends webhooks one after the other, until the gateway is gone or [`Attempts::finish`] was called.
     pub async fn send_until_gone(self: Arc<Self>, address: SocketAddr) {
         let Ok(mut stream) = TcpStream::connect(address).await else { return };
         let mut answer = vec![0; 4096];
         while !self.enough.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let request = post("/integration/demo", "application/json", format!("{{\"attempt\":{number}}}"));
-            if stream.write_all(&request).await.is_err() {
+            if stream.write_all(&request(number)).await.is_err() {
                 return;
             }
             // An answer is far smaller than the buffer and comes in one piece, or not at all.
@@ -38,7 +94,10 @@ impl Attempts {
                 self.accepted.lock().unwrap().push(number);
             } else {
                 let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-                *self.refused.lock().unwrap().entry(status).or_default() += 1;
+                self.refused.lock().unwrap().insert(number, status);
+            }
+            if !self.pause.is_zero() {
+                tokio::time::sleep(self.pause).await;
             }
         }
     }
@@ -56,50 +115,152 @@ impl Attempts {
         self.accepted.lock().unwrap().len()
     }
 
+    /// How many were refused, by their status.
     pub fn refused(&self) -> HashMap<u16, u64> {
-        self.refused.lock().unwrap().clone()
+        let mut counts = HashMap::new();
+        for status in self.refused.lock().unwrap().values() {
+            *counts.entry(*status).or_default() += 1;
+        }
+        counts
     }
 
-    /// Holds the queue's jobs against the answers. Returns how many were accepted.
-    pub fn check(&self, jobs: &[serde_json::Value]) -> usize {
+    /// Takes from a gateway's log line the outcome of a refused attempt, if the line is one of those.
+    pub fn note_refusal(&self, line: &str) {
+        if !line.contains("\"refused\"") {
+            return;
+        }
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (Some(code), Some(client)) = (line["code"].as_str(), line["client"].as_str()) else { return };
+        let Ok(IpAddr::V4(client)) = client.parse() else { return };
+        self.outcomes.lock().unwrap().insert(u64::from(client.to_bits() & 0x00ff_ffff), code.to_owned());
+    }
+
+    /// Holds the queue's jobs against the answers.
+    pub fn account(&self, jobs: &[serde_json::Value]) -> Account {
         let mut queued: HashMap<u64, usize> = HashMap::new();
         for job in jobs {
             *queued.entry(job["data"]["data"]["attempt"].as_u64().unwrap()).or_default() += 1;
         }
-        let accepted = self.accepted.lock().unwrap();
+        let (accepted, refused) = (self.accepted.lock().unwrap(), self.refused.lock().unwrap());
+        let outcomes = self.outcomes.lock().unwrap();
         let sent = self.next.load(Ordering::Relaxed);
-        let refused = self.refused();
-        println!(
-            "{sent} sent, {} answered 200, refused {refused:?}, {} queued",
-            accepted.len(),
-            queued.len()
-        );
+        let is_unconfirmed = |number: &u64| outcomes.get(number).is_some_and(|code| code == UNCONFIRMED);
         let lost: Vec<_> = accepted.iter().filter(|number| !queued.contains_key(number)).collect();
         let doubled: Vec<_> = queued.iter().filter(|(_, count)| **count > 1).collect();
-        let phantoms: Vec<_> = queued.keys().filter(|number| **number >= sent).collect();
-        assert!(lost.is_empty(), "lost: {lost:?}");
-        assert!(doubled.is_empty(), "doubled: {doubled:?}");
-        assert!(phantoms.is_empty(), "never sent: {phantoms:?}");
-        accepted.len()
+        let never_sent: Vec<_> = queued.keys().filter(|number| **number >= sent).collect();
+        let refused_and_there: Vec<_> = refused
+            .keys()
+            .filter(|number| queued.contains_key(number) && !is_unconfirmed(number))
+            .map(|number| (number, outcomes.get(number)))
+            .collect();
+        for (what, which) in [
+            ("lost", format!("{lost:?}")),
+            ("doubled", format!("{doubled:?}")),
+            ("never sent", format!("{never_sent:?}")),
+            ("refused and there", format!("{refused_and_there:?}")),
+        ] {
+            if which != "[]" {
+                println!("{what}: {which}");
+            }
+        }
+        let unconfirmed = refused.keys().filter(|number| is_unconfirmed(number));
+        let (accepted, refused_len) = (accepted.len() as u64, refused.len() as u64);
+        Account {
+            attempts: sent,
+            accepted,
+            refused: refused_len,
+            unconfirmed: unconfirmed.clone().count() as u64,
+            unconfirmed_stored: unconfirmed.filter(|number| queued.contains_key(number)).count() as u64,
+            unanswered: sent - accepted - refused_len,
+            lost: lost.len() as u64,
+            doubled: doubled.len() as u64,
+            phantoms: (never_sent.len() + refused_and_there.len()) as u64,
+        }
+    }
+
+    /// The same for a test in which nothing may be wrong. Returns how many were accepted.
+    pub fn check(&self, jobs: &[serde_json::Value]) -> usize {
+        let account = self.account(jobs);
+        println!("{account:?}, refused {:?}, {} entries", self.refused(), jobs.len());
+        assert!(account.is_sound(), "{account:?}");
+        self.accepted()
     }
 }
 
+/// The attempt's number is in the body, and in the address that it seems to come from.
+fn request(number: u64) -> Vec<u8> {
+    let low = u32::try_from(number).ok().filter(|low| *low < 1 << 24).expect("fewer attempts than addresses");
+    let address = Ipv4Addr::from_bits(0x0a00_0000 | low);
+    let body = format!("{{\"attempt\":{number}}}");
+    format!(
+        "POST /integration/demo HTTP/1.1\r\nHost: gateway.test\r\nX-Forwarded-For: {address}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
 /// Random numbers from a printed seed (splitmix64); `SEED` repeats a run.
-pub struct Random(u64);
+pub struct Random {
+    /// What it began with.
+    pub seed: u64,
+    state: u64,
+}
 
 impl Random {
     pub fn from_environment() -> Random {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
         println!("SEED={seed}");
-        Random(seed)
+        Random::new(seed)
+    }
+
+    pub fn new(seed: u64) -> Random {
+        Random { seed, state: seed }
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (mixed ^ (mixed >> 31)) % bound
     }
+
+    /// A duration up to so many milliseconds.
+    pub fn moment(&mut self, limit_millis: u64) -> Duration {
+        Duration::from_millis(self.below(limit_millis))
+    }
+
+    /// One of a logarithmically even distribution: as many between 0.1 and 1 s as between 1 and 10 s.
+    pub fn log_moment(&mut self, from: Duration, to: Duration) -> Duration {
+        let part = self.below(1 << 32) as f64 / (1u64 << 32) as f64;
+        from.mul_f64((to.as_secs_f64() / from.as_secs_f64()).powf(part))
+    }
+}
+
+#[test]
+fn the_oracle_tells_lost_doubled_and_phantom_jobs_from_those_of_unknown_outcome() {
+    let attempts = Attempts::default();
+    attempts.next.store(8, Ordering::Relaxed);
+    *attempts.accepted.lock().unwrap() = vec![0, 1, 2];
+    *attempts.refused.lock().unwrap() = [(3, 503), (4, 503), (5, 503), (6, 503)].into();
+    attempts.note_refusal(r#"{"message":"refused","client":"10.0.0.3","code":"queue_unconfirmed"}"#);
+    attempts.note_refusal(r#"{"message":"refused","client":"10.0.0.4","code":"queue_unconfirmed"}"#);
+    attempts.note_refusal(r#"{"message":"refused","client":"10.0.0.5","code":"queue_unavailable"}"#);
+    // 0 is lost, 2 doubled, 3 there though its outcome was unknown, 5 and 6 there though refused, 8 was never sent.
+    let jobs = [1, 2, 2, 3, 5, 6, 7, 8].map(|n| serde_json::json!({ "data": { "data": { "attempt": n } } }));
+    let expect = Account {
+        attempts: 8,
+        accepted: 3,
+        refused: 4,
+        unconfirmed: 2,
+        unconfirmed_stored: 1,
+        unanswered: 1,
+        lost: 1,
+        doubled: 1,
+        phantoms: 3,
+    };
+    assert_eq!(attempts.account(&jobs), expect);
+    assert!(!expect.is_sound());
 }

@@ -179,6 +179,15 @@ pub async fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer 
     connection.answer().await
 }
 
+/// GET from the private plane of a gateway that may be too busy to answer.
+pub async fn try_get(address: SocketAddr, path: &str) -> Option<Answer> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    let mut connection = Connection::of(stream);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    connection.try_send(request).await.ok()?;
+    tokio::time::timeout(PATIENCE, connection.read_answer(2 * PATIENCE)).await.ok()?
+}
+
 /// GET from the private plane.
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinHandle;
 
 use super::gateway::settings;
 
@@ -83,8 +84,34 @@ impl GatewayProcess {
 
     /// Reads the log for as long as the process runs, so that its pipe never fills.
     pub fn ignore_log(self) -> (SocketAddr, SocketAddr, Child) {
-        let mut log = self.log;
-        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        (self.address, self.admin, self.child)
+        let RunningGateway { address, admin, child, .. } = self.with_log(|_| {});
+        (address, admin, child)
+    }
+
+    /// Gives each line of its log away, for as long as it runs.
+    pub fn with_log(self, mut take: impl FnMut(&str) + Send + 'static) -> RunningGateway {
+        let GatewayProcess { address, admin, child, mut log, .. } = self;
+        let reading = tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                take(&line);
+            }
+        });
+        RunningGateway { address, admin, child, reading }
+    }
+}
+
+/// A gateway process whose log is read by somebody.
+pub struct RunningGateway {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    reading: JoinHandle<()>,
+}
+
+impl RunningGateway {
+    /// `kill -9`. Returns when its log has been read to the end.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+        self.reading.await.unwrap();
     }
 }

@@ -66,6 +66,11 @@ impl Release {
     }
 }
 
+/// The settings of a server that keeps nothing on its disk and syncs its replicas at once.
+pub fn without_a_file() -> Vec<String> {
+    words("--appendonly no --repl-diskless-sync-delay 0 --repl-diskless-sync yes")
+}
+
 /// A redis-server that can be stopped, frozen and started again on the same port.
 pub struct RedisServer {
     pub address: SocketAddr,
@@ -101,15 +106,17 @@ impl RedisServer {
         panic!("{} doesn't start; scripts/setup installs it", release.binary().display());
     }
 
-    /// A sentinel that watches the master `mymaster` on that port; its file lies in the folder.
-    pub async fn start_sentinel(folder: &Path, master_port: u16) -> RedisServer {
-        RedisServer::start_sentinel_with(folder, master_port, Vec::new).await
+    /// A sentinel that watches the master `mymaster` on that port, and takes it for dead after so many ms; its file lies in
+    /// the folder.
+    pub async fn start_sentinel(folder: &Path, master_port: u16, dead_after_ms: u64) -> RedisServer {
+        RedisServer::start_sentinel_with(folder, master_port, dead_after_ms, Vec::new).await
     }
 
     /// The same with further settings.
     pub async fn start_sentinel_with(
         folder: &Path,
         master_port: u16,
+        dead_after_ms: u64,
         more: impl Fn() -> Vec<String>,
     ) -> RedisServer {
         for number in 0..20 {
@@ -117,7 +124,8 @@ impl RedisServer {
             let file = folder.join(format!("sentinel-{number}.conf"));
             let settings = format!(
                 "bind 127.0.0.1\nport {}\nsentinel monitor mymaster 127.0.0.1 {master_port} 1\n\
-                 sentinel down-after-milliseconds mymaster 2000\nsentinel failover-timeout mymaster 3000\n",
+                 sentinel down-after-milliseconds mymaster {dead_after_ms}\n\
+                 sentinel failover-timeout mymaster 3000\n",
                 address.port()
             );
             std::fs::write(&file, settings).unwrap();
@@ -173,6 +181,13 @@ impl RedisServer {
     pub fn setting(&self, name: &str) -> &str {
         let place = self.more.iter().position(|word| word == name).unwrap();
         &self.more[place + 1]
+    }
+
+    /// Whether it says so in a section of `INFO`.
+    pub async fn says(&self, section: &str, line: &str) -> bool {
+        let Ok(info) = self.try_command(&["INFO", section]).await else { return false };
+        let info: String = redis::from_redis_value(info).unwrap();
+        info.lines().any(|other| other == line)
     }
 
     pub fn url(&self) -> String {
@@ -234,9 +249,17 @@ impl RedisServer {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Waits for a reply as long as a busy machine may take.
+    async fn connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        let patience = Some(Duration::from_secs(30));
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(patience)
+            .set_response_timeout(patience);
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
+    }
+
     pub async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.connect().await?;
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(word);
@@ -248,24 +271,27 @@ impl RedisServer {
         self.try_command(words).await.unwrap()
     }
 
-    /// The jobs on an app's stream, read with XRANGE as a worker would see them.
+    /// The jobs on an app's stream, read with XRANGE as a worker would see them, page by page.
     pub async fn jobs(&self, app: &str) -> Vec<serde_json::Value> {
+        const PAGE: usize = 2000;
         let stream = format!("retrieve:{{{app}}}:jobs");
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection =
-            eventually("Redis answers", || async { client.get_multiplexed_async_connection().await.ok() })
-                .await;
-        let entries: redis::streams::StreamRangeReply =
-            redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query_async(&mut connection).await.unwrap();
-        entries
-            .ids
-            .iter()
-            .map(|entry| {
+        let mut connection = eventually("Redis answers", || async { self.connect().await.ok() }).await;
+        let mut jobs = Vec::new();
+        let mut from = "-".to_owned();
+        loop {
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&stream).arg(&from).arg("+").arg("COUNT").arg(PAGE);
+            let page: redis::streams::StreamRangeReply = range.query_async(&mut connection).await.unwrap();
+            for entry in &page.ids {
                 assert_eq!(entry.map.len(), 1, "one field");
                 let job: String = entry.get("job").expect("the field `job`");
-                serde_json::from_str(&job).unwrap()
-            })
-            .collect()
+                jobs.push(serde_json::from_str(&job).unwrap());
+            }
+            match page.ids.last() {
+                Some(last) if page.ids.len() == PAGE => from = format!("({}", last.id),
+                _ => return jobs,
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,15 +22,33 @@ pub enum Replies {
     Slices,
     /// Something else comes instead of each.
     Garbled,
+    /// Those that say that a batch was appended are dropped, and so is the connection.
+    AppendsLost,
+    /// Those never arrive, nor does anything behind them, and nothing is closed.
+    AppendsSwallowed,
 }
 
-const ALL: [Replies; 6] =
-    [Replies::Pass, Replies::Lost, Replies::Half, Replies::Swallowed, Replies::Slices, Replies::Garbled];
+const ALL: [Replies; 8] = [
+    Replies::Pass,
+    Replies::Lost,
+    Replies::Half,
+    Replies::Swallowed,
+    Replies::Slices,
+    Replies::Garbled,
+    Replies::AppendsLost,
+    Replies::AppendsSwallowed,
+];
+
+/// How `append.lua` says that it appended a batch.
+const APPENDED: &[u8] = b"$8\r\nappended\r\n";
 
 /// A running proxy.
 pub struct TcpProxy {
     pub address: SocketAddr,
     replies: Arc<AtomicU8>,
+    /// How many batches were appended whose replies were dropped by [`Replies::AppendsLost`] or
+    /// [`Replies::AppendsSwallowed`].
+    lost_appends: Arc<AtomicU64>,
 }
 
 impl TcpProxy {
@@ -38,13 +56,14 @@ impl TcpProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let replies = Arc::new(AtomicU8::new(0));
-        let mode = Arc::clone(&replies);
+        let lost_appends = Arc::new(AtomicU64::new(0));
+        let (mode, lost) = (Arc::clone(&replies), Arc::clone(&lost_appends));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, target, Arc::clone(&mode)));
+                tokio::spawn(pass(client, target, Arc::clone(&mode), Arc::clone(&lost)));
             }
         });
-        TcpProxy { address, replies }
+        TcpProxy { address, replies, lost_appends }
     }
 
     /// From the next reply on.
@@ -52,22 +71,38 @@ impl TcpProxy {
         let number = ALL.iter().position(|other| *other == replies).unwrap();
         self.replies.store(u8::try_from(number).unwrap(), Ordering::SeqCst);
     }
+
+    pub fn lost_appends(&self) -> u64 {
+        self.lost_appends.load(Ordering::SeqCst)
+    }
 }
 
-async fn pass(client: TcpStream, target: SocketAddr, mode: Arc<AtomicU8>) {
+async fn pass(client: TcpStream, target: SocketAddr, mode: Arc<AtomicU8>, lost_appends: Arc<AtomicU64>) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let asking = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) };
     let answering = async {
         let mut buffer = vec![0; 64 << 10];
+        let mut swallows_all = false;
         loop {
             let length = from_server.read(&mut buffer).await?;
             if length == 0 {
                 return Ok(());
             }
-            match ALL[usize::from(mode.load(Ordering::SeqCst))] {
-                Replies::Pass => to_client.write_all(&buffer[..length]).await?,
+            let mode = ALL[usize::from(mode.load(Ordering::SeqCst))];
+            let appended =
+                buffer[..length].windows(APPENDED.len()).filter(|window| *window == APPENDED).count();
+            swallows_all |= mode == Replies::AppendsSwallowed && appended > 0;
+            if swallows_all || (mode == Replies::AppendsLost && appended > 0) {
+                lost_appends.fetch_add(appended as u64, Ordering::SeqCst);
+            }
+            match mode {
+                _ if swallows_all => {}
+                Replies::AppendsLost if appended > 0 => return Ok(()),
+                Replies::AppendsLost | Replies::AppendsSwallowed | Replies::Pass => {
+                    to_client.write_all(&buffer[..length]).await?
+                }
                 Replies::Lost => return Ok(()),
                 Replies::Half => return to_client.write_all(&buffer[..length / 2]).await,
                 Replies::Swallowed => {}
