@@ -148,6 +148,12 @@ impl Ack {
 }
 
 impl Settings {
+    /// Whether a batch may be a transaction with a command for each job, see `append.lua`. In a cluster a key that doesn't
+    /// exist has every transaction refused for as long as its slot is being moved.
+    fn may_split(&self) -> bool {
+        !matches!(self.target.topology, target::Topology::Cluster { .. })
+    }
+
     /// The lanes of the shards.
     fn lanes(&self) -> RangeInclusive<u32> {
         if self.shards > 1 { 1..=self.shards } else { 0..=0 }

@@ -101,7 +101,9 @@ impl Link {
                 server.connect(&keys.stream, server.settings().ack.response_timeout()).await?;
             let facts = Facts::ask(&mut connection).await.map_err(|error| describe(&error))?;
             facts.require(server.settings().ack)?;
-            let marker = greet(&mut connection, &keys, &producer).await.map_err(|error| describe(&error))?;
+            let marker = greet(&mut connection, &keys, &producer, server.settings().may_split())
+                .await
+                .map_err(|error| describe(&error))?;
             server.announce(&facts);
             Ok((connection, marker))
         }))
@@ -245,20 +247,27 @@ impl Up {
 }
 
 /// Learns whether this user may do here what is needed, and how far the producer had come.
-async fn greet(connection: &mut Socket, keys: &Keys, producer: &str) -> Result<Option<Marker>, RedisError> {
+async fn greet(
+    connection: &mut Socket,
+    keys: &Keys,
+    producer: &str,
+    may_split: bool,
+) -> Result<Option<Marker>, RedisError> {
     for load in script::load() {
         load.query_async::<()>(connection).await?;
-    }
-    match script::close(keys).query_async::<Value>(connection).await {
-        Err(error) if !error.to_string().contains("no such key") => return Err(error),
-        Ok(_) | Err(_) => {}
     }
     let marker = script::marker(script::read_marker(keys, producer).query_async(connection).await?)?;
     // Written after the marker was read, so that the confirmation holds for what the marker speaks of.
     require_stream(keys, connection.write(script::probe(keys)).await?)?;
     script::touch(keys).query_async::<()>(connection).await?;
-    for command in script::try_transaction(keys) {
-        command.query_async::<Value>(connection).await?;
+    if may_split {
+        for command in script::try_transaction(keys) {
+            command.query_async::<Value>(connection).await?;
+        }
+        match script::close(keys).query_async::<Value>(connection).await {
+            Err(error) if !error.to_string().contains("no such key") => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
     }
     Ok(marker)
 }

@@ -103,8 +103,7 @@ pub struct Batch<'a> {
     pub limit: u64,
     /// Its jobs; none for one that was refused after it had its number.
     pub jobs: &'a [Document],
-    /// Whether jobs may get commands of their own, see `append.lua`; not in a cluster, where a key that doesn't exist has
-    /// every transaction refused for as long as its slot is being moved.
+    /// Whether jobs may get commands of their own, see `append.lua`.
     pub may_split: bool,
 }
 

@@ -18,9 +18,9 @@ use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::Ack;
 use super::server::{Open, confirm, log_in};
 use super::target::Login;
+use super::{Ack, describe};
 
 /// How much is read at once at the least.
 const READ_BYTES: usize = 8 << 10;
@@ -59,6 +59,16 @@ impl Open for Socket {
             response_timeout,
             ack,
         };
+        // Whatever a Redis says to this, it says something; what isn't one, or takes no more clients, is found out here.
+        let replies = socket.exchange(&redis::cmd("PING").get_packed_command(), 1).await;
+        for reply in replies.map_err(|error| describe(&error))? {
+            match reply.extract_error() {
+                Err(error) if error.to_string().contains("max number of clients") => {
+                    return Err(describe(&error));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
         log_in(&mut socket, login, database).await?;
         Ok(socket)
     }

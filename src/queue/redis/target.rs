@@ -78,11 +78,6 @@ pub struct Login {
 pub struct TargetError(&'static str);
 
 impl Target {
-    /// Whether keys have owners that may change.
-    pub fn is_cluster(&self) -> bool {
-        matches!(self.topology, Topology::Cluster { .. })
-    }
-
     /// Reads a URL. None if its scheme isn't one of Redis.
     ///
     /// # Errors

@@ -389,7 +389,7 @@ impl RedisWriter {
                         seq,
                         limit: settings.stream_limit,
                         jobs: body,
-                        may_split: !settings.target.is_cluster(),
+                        may_split: settings.may_split(),
                     };
                     up.send(|out| script::append(out, &self.keys, &batch));
                     self.producer.sent();
