@@ -103,11 +103,12 @@ impl RedisServer {
 
     /// A sentinel that watches the master `mymaster` on that port; its file lies in the folder.
     pub async fn start_sentinel(folder: &Path, master_port: u16) -> RedisServer {
-        RedisServer::start_sentinel_with(folder, master_port, Vec::new).await
+        RedisServer::start_sentinel_of(Release::Usual, folder, master_port, Vec::new).await
     }
 
-    /// The same with further settings.
-    pub async fn start_sentinel_with(
+    /// The same of that release, with further settings.
+    pub async fn start_sentinel_of(
+        release: Release,
         folder: &Path,
         master_port: u16,
         more: impl Fn() -> Vec<String>,
@@ -122,7 +123,7 @@ impl RedisServer {
             );
             std::fs::write(&file, settings).unwrap();
             let more = more();
-            let child = Command::new(Release::Usual.binary())
+            let child = Command::new(release.binary())
                 .arg(&file)
                 .arg("--sentinel")
                 .args(&more)
@@ -130,7 +131,6 @@ impl RedisServer {
                 .spawn()
                 .unwrap();
             let folder = TempDir::new().unwrap();
-            let release = Release::Usual;
             let mut server = RedisServer { address, release, folder, child: Some(child), more };
             if server.is_up().await {
                 return server;
@@ -236,7 +236,9 @@ impl RedisServer {
 
     pub async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        // Moving a key takes a while on a busy machine.
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(8)));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(word);
