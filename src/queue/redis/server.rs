@@ -320,8 +320,12 @@ fn tls_trouble(error: &std::io::Error) -> String {
 /// Why a server may hang up on a new connection.
 fn plain_trouble(trouble: String) -> String {
     let is_closed = ["reset by peer", "broken pipe", "Broken pipe"].iter().any(|text| trouble.contains(text));
-    let hint = "; Redis hung up: does this port want TLS (rediss), or has it as many clients as it may (maxclients)?";
-    format!("{trouble}{}", if is_closed { hint } else { "" })
+    if !is_closed {
+        return trouble;
+    }
+    format!(
+        "{trouble}; Redis hung up: does this port want TLS (rediss), or has it as many clients as it may (maxclients)?"
+    )
 }
 
 /// Adds what to do where the server says what it makes of the gateway's certificate.
