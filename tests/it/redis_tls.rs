@@ -16,7 +16,7 @@ use crate::support::log::Lines;
 use crate::support::redis_server::{RedisServer, Release, free_port, words};
 
 /// What batches have before they go to the journal is three quarters of this.
-const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "400ms");
+const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "1s");
 
 /// The settings of TLS, whose values are files.
 fn tls(certificates: &Certificates) -> [(&'static str, String); 3] {
@@ -61,7 +61,7 @@ impl Sentinels {
         replica.command(&["REPLICAOF", "127.0.0.1", master.setting("--tls-port")]).await;
         let folder = TempDir::new().unwrap();
         let port = master.setting("--tls-port").parse().unwrap();
-        let sentinel = RedisServer::start_sentinel_with(folder.path(), port, 2000, || {
+        let sentinel = RedisServer::start_sentinel_of(Release::Usual, folder.path(), port, 2000, || {
             [certificates.server_settings("server", free_port()), words("--tls-replication yes")].concat()
         })
         .await;
@@ -117,7 +117,7 @@ async fn a_failover_behind_sentinels_with_tls_and_two_logins_loses_and_doubles_n
 async fn a_cluster_with_tls_and_a_login_follows_its_slot() {
     let certificates = Certificates::new();
     let settings = || {
-        let more = words("--tls-cluster yes --tls-replication yes");
+        let more = words("--appendonly no --tls-cluster yes --tls-replication yes");
         [certificates.server_settings("server", free_port()), more].concat()
     };
     let cluster = Cluster::start(Release::Usual, 2, settings).await;
@@ -131,14 +131,22 @@ async fn a_cluster_with_tls_and_a_login_follows_its_slot() {
     let url = format!("rediss-cluster://{DATA_LOGIN}@127.0.0.1:{}", other.port());
     let gateway = gateway(&url, &tls(&certificates)).await;
     gateway.ready().await;
-    let load = Load::start(gateway.address);
-    load.goes_on().await;
+    let mut sent = 0;
+    let mut send = async || {
+        assert_eq!(gateway.post_json(format!("{{\"n\":{sent}}}")).await.status, 200);
+        sent += 1;
+    };
+    send().await;
     owner.begin_to_give(slot, other).await;
+    send().await;
     owner.give_keys(slot, other).await;
+    send().await;
     cluster.give(slot, other).await;
-    load.goes_on().await;
-    let attempts = load.finish(&gateway).await;
-    attempts.check(&other.server.jobs("default").await);
+    send().await;
+    gateway.sent_its_journal().await;
+    let jobs = other.server.jobs("default").await;
+    let numbers: Vec<_> = jobs.iter().map(|job| job["data"]["data"]["n"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [0, 1, 2, 3]);
 
     let stranger = Certificates::new();
     let wrong = [("RETRIEVE_REDIS_CA", stranger.path("ca.pem"))];

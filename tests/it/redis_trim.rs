@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use retrieve_gateway::config::Backend;
+
 use crate::support::client::get;
 use crate::support::gateway::TestGateway;
+use crate::support::log::Lines;
 use crate::support::redis_server::RedisServer;
 use crate::support::{eventually, eventually_within};
 
@@ -99,6 +102,29 @@ async fn only_what_every_group_has_acknowledged_goes() {
     .await;
     send(&gateway, 10..12).await;
     assert_eq!(numbers(&redis).await, [10, 11], "what comes after a trim is there");
+}
+
+#[tokio::test]
+async fn a_dead_group_is_named_in_the_log_once() {
+    let (lines, _guard) = Lines::of_this_thread();
+    let redis = RedisServer::start().await;
+    let gateway = TestGateway::start_with(&[("RETRIEVE_QUEUE", &redis.url())], |config| {
+        let Backend::Redis(settings) = &mut config.queue else { unreachable!() };
+        settings.dead_after = Duration::from_secs(1);
+    })
+    .await;
+    gateway.ready().await;
+    send(&gateway, 0..2).await;
+    group(&redis, "gone", "0").await;
+    assert_eq!(take(&redis, "gone", 1).await.len(), 1);
+    let dead = format!("retrieve_stream_group_dead{{stream=\"{STREAM}\",group=\"gone\"}}");
+    eventually_within(40, "the group is dead", || async {
+        (gateway.metric(&dead).await? == 1.0).then_some(())
+    })
+    .await;
+    looked(&gateway, &redis).await;
+    let named = lines.with(&["WARN", "jobs wait for the group", "group=gone", "pending=1", "lag="]);
+    assert_eq!(named.len(), 1, "{named:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,13 +11,14 @@ use tempfile::TempDir;
 use crate::support::attempts::{Attempts, Random};
 use crate::support::client::get;
 use crate::support::gateway::TestGateway;
+use crate::support::load::Load;
 use crate::support::process::GatewayProcess;
 use crate::support::redis_server::{RedisServer, Release, words};
 use crate::support::{eventually, eventually_within};
 
 const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
 /// What batches have before they go to the journal is three quarters of this.
-const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "400ms");
+const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "1s");
 const STREAM: &str = "retrieve:{default}:jobs";
 
 macro_rules! on_release {
@@ -50,6 +51,7 @@ on_every_release! {
     a_right_that_is_missing_is_named
     kills_of_both_sides_lose_and_double_nothing
     an_outage_is_drained_in_order
+    a_failover_behind_a_sentinel_loses_and_doubles_nothing
     writes_that_are_refused_are_told_and_end
     replicas_confirm_what_counts
     fsync_confirms_what_counts_or_is_refused_in_plain_words
@@ -223,6 +225,40 @@ async fn an_outage_is_drained_in_order(release: Release) {
     gateway.sent_its_journal().await;
     send(&gateway, 60..61).await;
     assert_eq!(numbers(&redis).await, (0..=60).collect::<Vec<_>>());
+}
+
+async fn a_failover_behind_a_sentinel_loses_and_doubles_nothing(release: Release) {
+    let settings = || words("--appendonly no --repl-diskless-sync-delay 0");
+    let mut master = RedisServer::start_release(release, settings).await;
+    let replica = RedisServer::start_release(release, settings).await;
+    let port = master.address.port();
+    replica.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]).await;
+    let folder = TempDir::new().unwrap();
+    let sentinel = RedisServer::start_sentinel_of(release, folder.path(), port, 2000, Vec::new).await;
+    let url = format!("redis-sentinel://{}/mymaster", sentinel.address);
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT]).await;
+    gateway.ready().await;
+    let load = Load::start(gateway.address);
+    load.goes_on().await;
+    let replica_says = async |line: &str| {
+        eventually_within(60, &format!("the replica says {line}"), || async {
+            let info = replica.try_command(&["INFO", "replication"]).await.ok()?;
+            let info: String = redis::from_redis_value(info).ok()?;
+            info.lines().any(|other| other == line).then_some(())
+        })
+        .await;
+    };
+    replica_says("master_link_status:up").await;
+    eventually_within(30, "the sentinel knows the replica", || async {
+        let replicas = sentinel.try_command(&["SENTINEL", "REPLICAS", "mymaster"]).await.ok()?;
+        format!("{replicas:?}").contains(&replica.address.port().to_string()).then_some(())
+    })
+    .await;
+    master.kill();
+    load.goes_on().await;
+    replica_says("role:master").await;
+    load.goes_on().await;
+    load.finish(&gateway).await.check(&replica.jobs("default").await);
 }
 
 async fn writes_that_are_refused_are_told_and_end(release: Release) {

@@ -109,11 +109,12 @@ impl RedisServer {
     /// A sentinel that watches the master `mymaster` on that port, and takes it for dead after so many ms; its file lies in
     /// the folder.
     pub async fn start_sentinel(folder: &Path, master_port: u16, dead_after_ms: u64) -> RedisServer {
-        RedisServer::start_sentinel_with(folder, master_port, dead_after_ms, Vec::new).await
+        RedisServer::start_sentinel_of(Release::Usual, folder, master_port, dead_after_ms, Vec::new).await
     }
 
-    /// The same with further settings.
-    pub async fn start_sentinel_with(
+    /// The same of that release, with further settings.
+    pub async fn start_sentinel_of(
+        release: Release,
         folder: &Path,
         master_port: u16,
         dead_after_ms: u64,
@@ -130,7 +131,7 @@ impl RedisServer {
             );
             std::fs::write(&file, settings).unwrap();
             let more = more();
-            let child = Command::new(Release::Usual.binary())
+            let child = Command::new(release.binary())
                 .arg(&file)
                 .arg("--sentinel")
                 .args(&more)
@@ -138,7 +139,6 @@ impl RedisServer {
                 .spawn()
                 .unwrap();
             let folder = TempDir::new().unwrap();
-            let release = Release::Usual;
             let mut server = RedisServer { address, release, folder, child: Some(child), more };
             if server.is_up().await {
                 return server;
