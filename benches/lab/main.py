@@ -6,15 +6,20 @@ import datetime
 import signal
 import sys
 
-from . import append, bodies, contestants, journal, machine, report, saturated
+from . import append, bodies, contestants, journal, machine, open_loops, pairs, report, saturated
 from .machine import Failure, Workshop, say
 
 SCENARIOS = {
     "throughput": saturated.throughput,
     "connections": saturated.connections,
     "sizes": saturated.sizes,
+    "xml": pairs.xml,
+    "signature": pairs.signature,
     "append": append.append,
+    "open-loop": open_loops.matrix,
+    "overload": open_loops.overload,
     "memory": journal.memory,
+    "journal-depth": journal.depth,
     "scale": saturated.scale,
     "shards": saturated.shards,
 }
