@@ -70,6 +70,11 @@ def build(*benches):
 def cargo(verb, *arguments):
     command = ["cargo", verb, "--locked", *arguments, "--message-format=json"]
     output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    return executables(output)
+
+
+def executables(output):
+    """Paths by name, from the messages of cargo."""
     messages = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
     built = (message for message in messages if message.get("executable"))
     return {message["target"]["name"]: message["executable"] for message in built}

@@ -27,7 +27,7 @@ secrets = ["env:SECRET"]
 
 
 def matrix(lab):
-    order, document = bodies.json_order(ORDER_BYTES), bodies.xml_order(ORDER_BYTES)
+    order, document = bodies.json_order(ORDER_BYTES), bodies.XML_ORDER
     headers = bodies.shopify_headers(order)
     plain = lambda server: server.request(order)
     signed = lambda server: server.request(order, headers=headers)
@@ -170,7 +170,7 @@ def overload(lab):
         rows.append(row)
         bars.append(Bar(f"{name}: goodput of the peak", median("goodput"), 0.9))
         bars.append(Bar(f"{name}: answered or refused, p99.9", worst("p99_9_us") / 1000, 100, at_least=False, unit=" ms"))
-        bars.append(Bar(f"{name}: peak memory", worst("peak_kib") / 1024, 96, at_least=False, unit=" MiB"))
+        bars.append(Bar(f"{name}: peak memory", worst("peak_kib") / 1024, 128, at_least=False, unit=" MiB"))
         bars.append(Bar(f"{name}: neither answered nor refused", results.total(name, "errors"), 0, at_least=False))
     head = ["server", "peak/s", "due/s", "sent/s", "answered 200/s", "of the peak", "refused", "errors"]
     head += ["p50 ms", "p99 ms", "p99.9 ms", "max ms", "peak MiB"]

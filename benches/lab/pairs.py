@@ -79,7 +79,7 @@ def signature(lab):
 
 
 def xml(lab):
-    plain, document = bodies.json_order(ORDER_BYTES), bodies.xml_order(ORDER_BYTES)
+    plain, document = bodies.json_order(ORDER_BYTES), bodies.XML_ORDER
     headers = {"content-type": "application/xml"}
     json = ("JSON", lambda server: server.request(plain, "plain"))
     converted = ("XML", lambda server: server.request(document, "plain/xml", headers))
