@@ -6,7 +6,7 @@ import resource
 import subprocess
 
 from .machine import ENVIRONMENT, Failure, Redis, cpu_nanos, say
-from .report import Bar, Results, Section, significant, table
+from .report import Results, Section, significant, table
 
 DOCUMENT_BYTES = 2400
 STREAM = "retrieve:{default}:jobs"

@@ -5,7 +5,7 @@ import resource
 import subprocess
 import time
 
-from .machine import ENVIRONMENT, Failure, cpu_nanos, get, wait_until
+from .machine import ENVIRONMENT, Failure, cpu_nanos, wait_until
 
 WRK_SCRIPT = """
 wrk.method = "%(method)s"

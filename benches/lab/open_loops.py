@@ -6,7 +6,7 @@ from . import bodies, load
 from .contestants import Gateway
 from .journal import bring_back, fill, take_away
 from .machine import Failure, say
-from .report import Bar, Results, Section, mib, milliseconds, significant, table
+from .report import Bar, Results, Section, mib, milliseconds, table
 from .rounds import in_turn
 
 CONNECTIONS = 64

@@ -85,7 +85,8 @@ def connections(lab):
     def one(item, problems):
         name, make, number = item
         server = make().start()
-        return f"{name}, {number}", saturate(lab, server, server.request(body), number, lab.seconds, problems)
+        server.name = f"{name}, {number}"
+        return server.name, saturate(lab, server, server.request(body), number, lab.seconds, problems)
 
     results, problems = measure(lab, items, one)
     words = f"An order of {ORDER_BYTES:,} bytes over 1, 8, 64 and 256 connections."
@@ -99,10 +100,11 @@ def sizes(lab):
     def one(item, problems):
         name, make, size = item
         server = make().start()
+        server.name = f"{name}, {size:,} bytes"
         # What is stored of large orders lies in memory, in redis-server's.
         seconds = lab.seconds if size < 100_000 else min(lab.seconds, 4)
         result = saturate(lab, server, server.request(bodies.json_order(size)), CONNECTIONS, seconds, problems)
-        return f"{name}, {size:,} bytes", result
+        return server.name, result
 
     results, problems = measure(lab, items, one)
     words = f"{CONNECTIONS} connections; orders of 2,048, 20,000 and 200,000 bytes (these for 4 s at the most)."
