@@ -2,24 +2,27 @@
 //!
 //! A request's latency counts from the moment at which it should have been sent. So a server that stalls is charged
 //! for every request that fell due meanwhile (no coordinated omission). Percentiles are exact: every sample is kept.
+//!
+//! With `--drop` a request that is due while every connection is busy isn't sent later but never, and latencies count from
+//! the moment of sending: that is for overload, where no generator keeps up.
+//!
+//! Requests are bytes that are made once, and of an answer no more is read than its status and its end: the generator
+//! shares the machine with what it measures.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, BytesMut};
 use clap::Parser;
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -29,6 +32,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For the tasks to be ready before the first request falls due.
 const START_DELAY: Duration = Duration::from_millis(50);
+
+/// An answer's head may be so long.
+const HEAD_LIMIT_BYTES: usize = 16 << 10;
 
 /// Sends a file by POST at a fixed rate and prints one line of JSON.
 #[derive(Debug, Parser)]
@@ -42,64 +48,87 @@ struct Flags {
     /// The file to send
     #[arg(long, default_value = "benches/order.json")]
     body: PathBuf,
+    /// A header; application/json is the content type unless one is given
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
     /// Requests per second
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
     /// Connections that are kept open
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// From how many loopback addresses they come (127.0.0.1, 127.0.0.2, …)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    sources: u8,
     /// For how long
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Never send what falls due while all connections are busy
+    #[arg(long)]
+    drop: bool,
 }
 
 /// What all connections share.
 struct Plan {
     flags: Flags,
-    body: Bytes,
+    request: Vec<u8>,
     start: Instant,
     total: u64,
     /// One permit for each request that has fallen due and wasn't taken yet.
     due: Semaphore,
     taken: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// A connection, and the bytes of an answer that have been read.
+struct Connection {
+    stream: TcpStream,
+    read: BytesMut,
+}
+
+/// What of an answer's head counts here.
+struct Head {
+    status: u16,
+    body_bytes: usize,
+    closes: bool,
 }
 
 #[derive(Default)]
 struct Samples {
-    /// From when each request was due until its answer had been read.
+    /// From when each request was due (or sent, with `--drop`) until its answer had been read.
     latencies: Vec<Duration>,
-    /// From when each request was due until a connection was free to send it.
+    /// From when it was due until it was sent: how far the generator itself was behind.
     delays: Vec<Duration>,
-    statuses: BTreeMap<String, u64>,
+    statuses: BTreeMap<u16, u64>,
     errors: u64,
 }
 
 fn main() -> Result<(), Failure> {
-    // A plain `cargo bench` runs this without a server to send to.
+    // A plain `cargo bench` only says what this is.
     if std::env::args().any(|argument| argument == "--bench") {
         return Ok(writeln!(io::stderr(), "open_loop: benches/run starts this generator")?);
     }
-    let flags = Flags::parse();
-    // One thread is plenty, and it leaves the other cores to the server.
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(generate(flags))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(Flags::parse()))
 }
 
-async fn generate(flags: Flags) -> Result<(), Failure> {
+async fn run(flags: Flags) -> Result<(), Failure> {
     let mut connections = Vec::new();
-    for _ in 0..flags.connections {
-        connections.push(connect(flags.address).await?);
+    for number in 0..flags.connections {
+        connections.push(connect(&flags, number).await?);
     }
     let plan = Arc::new(Plan {
-        body: std::fs::read(&flags.body)?.into(),
+        request: request(&flags)?,
         start: Instant::now() + START_DELAY,
         total: flags.rate * flags.seconds,
         due: Semaphore::new(0),
         taken: AtomicU64::new(0),
+        dropped: AtomicU64::new(0),
         flags,
     });
     let tasks: Vec<_> = connections
         .into_iter()
-        .map(|connection| tokio::spawn(send_what_is_due(Arc::clone(&plan), connection)))
+        .enumerate()
+        .map(|(number, connection)| tokio::spawn(send_what_is_due(Arc::clone(&plan), number, connection)))
         .collect();
     let pacer = {
         let plan = Arc::clone(&plan);
@@ -113,6 +142,22 @@ async fn generate(flags: Flags) -> Result<(), Failure> {
     Ok(writeln!(io::stdout(), "{}", samples.report(&plan))?)
 }
 
+/// The bytes that every connection sends.
+fn request(flags: &Flags) -> Result<Vec<u8>, Failure> {
+    let body = std::fs::read(&flags.body)?;
+    let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n", flags.path, flags.address);
+    if !flags.headers.iter().any(|header| header.to_ascii_lowercase().starts_with("content-type:")) {
+        head.push_str("content-type: application/json\r\n");
+    }
+    for header in &flags.headers {
+        write!(head, "{header}\r\n")?;
+    }
+    write!(head, "content-length: {}\r\n\r\n", body.len())?;
+    let mut request = head.into_bytes();
+    request.extend(body);
+    Ok(request)
+}
+
 impl Plan {
     fn due_at(&self, number: u64) -> Instant {
         self.start + Duration::from_nanos(number * 1_000_000_000 / self.flags.rate)
@@ -120,67 +165,119 @@ impl Plan {
 
     /// Keeps time on a thread of its own: the runtime's timer counts whole milliseconds, which is too coarse.
     fn pace(&self) {
-        for number in 0..self.total {
+        let mut number = 0;
+        while number < self.total {
             std::thread::sleep(self.due_at(number).saturating_duration_since(Instant::now()));
-            self.due.add_permits(1);
+            // At high rates several have fallen due by now.
+            let elapsed = self.start.elapsed().as_nanos() * u128::from(self.flags.rate) / 1_000_000_000;
+            let due = u64::try_from(elapsed).unwrap_or(u64::MAX).min(self.total - 1) + 1;
+            let fallen = due.saturating_sub(number).max(1);
+            number += fallen;
+            let room = match self.flags.drop {
+                true => (self.flags.connections as u64).saturating_sub(self.due.available_permits() as u64),
+                false => fallen,
+            };
+            self.dropped.fetch_add(fallen.saturating_sub(room), Ordering::Relaxed);
+            self.due.add_permits(usize::try_from(fallen.min(room)).unwrap_or(usize::MAX));
         }
         // One more for each connection is its sign to stop.
         self.due.add_permits(self.flags.connections);
     }
+
+    /// How many requests are sent in all, as far as is known.
+    fn sent_in_all(&self) -> u64 {
+        self.total - self.dropped.load(Ordering::Relaxed)
+    }
 }
 
 /// Takes the next request that is due whenever this connection is free.
-async fn send_what_is_due(plan: Arc<Plan>, connection: SendRequest<Full<Bytes>>) -> Samples {
+async fn send_what_is_due(plan: Arc<Plan>, place: usize, connection: Connection) -> Samples {
     let mut samples = Samples::default();
     let mut connection = Some(connection);
     while let Ok(permit) = plan.due.acquire().await {
         permit.forget();
         let number = plan.taken.fetch_add(1, Ordering::Relaxed);
-        if number >= plan.total {
+        if number >= plan.sent_in_all() {
             break;
         }
-        let due = plan.due_at(number);
-        samples.delays.push(due.elapsed());
-        let outcome = match tokio::time::timeout(ANSWER_TIMEOUT, exchange(&plan, &mut connection)).await {
-            Ok(outcome) => outcome,
-            Err(elapsed) => Err(elapsed.into()),
-        };
-        samples.latencies.push(due.elapsed());
+        let now = Instant::now();
+        let from = if plan.flags.drop { now } else { plan.due_at(number) };
+        samples.delays.push(now.saturating_duration_since(from));
+        let outcome =
+            match tokio::time::timeout(ANSWER_TIMEOUT, exchange(&plan, place, &mut connection)).await {
+                Ok(outcome) => outcome,
+                Err(elapsed) => Err(elapsed.into()),
+            };
+        samples.latencies.push(from.elapsed());
         match outcome {
             Ok(status) => *samples.statuses.entry(status).or_default() += 1,
             Err(error) => {
                 samples.errors += 1;
                 connection = None;
-                let _ = writeln!(io::stderr(), "open_loop: request {number}: {error}");
+                if samples.errors == 1 {
+                    let _ = writeln!(io::stderr(), "open_loop: request {number}: {error}");
+                }
             }
         }
     }
     samples
 }
 
-async fn exchange(plan: &Plan, slot: &mut Option<SendRequest<Full<Bytes>>>) -> Result<String, Failure> {
+async fn exchange(plan: &Plan, place: usize, slot: &mut Option<Connection>) -> Result<u16, Failure> {
     let connection = match slot {
         Some(connection) => connection,
-        None => slot.insert(connect(plan.flags.address).await?),
+        None => slot.insert(connect(&plan.flags, place).await?),
     };
-    connection.ready().await?;
-    let request = Request::post(&plan.flags.path)
-        .header(HOST, plan.flags.address.to_string())
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(plan.body.clone()))?;
-    let response = connection.send_request(request).await?;
-    let status = response.status().as_str().to_owned();
-    response.into_body().collect().await?;
-    Ok(status)
+    // A server may refuse and close before it has read everything; then its answer counts.
+    let written = connection.stream.write_all(&plan.request).await;
+    let head = connection.answer().await.map_err(|error| written.err().map_or(error, Failure::from))?;
+    if head.closes {
+        *slot = None;
+    }
+    Ok(head.status)
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Failure> {
-    let stream = TcpStream::connect(address).await?;
+impl Connection {
+    /// Reads an answer to its end.
+    async fn answer(&mut self) -> Result<Head, Failure> {
+        let end = loop {
+            if let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if self.read.len() > HEAD_LIMIT_BYTES || self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err("the connection ended within an answer".into());
+            }
+        };
+        let head = Head::parse(&self.read[..end]).ok_or("an answer that isn't understood")?;
+        while self.read.len() < end + head.body_bytes {
+            if self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err("the connection ended within an answer's body".into());
+            }
+        }
+        self.read.advance(end + head.body_bytes);
+        Ok(head)
+    }
+}
+
+impl Head {
+    /// Answers without a length aren't understood: none of the servers here sends one.
+    fn parse(bytes: &[u8]) -> Option<Head> {
+        let text = std::str::from_utf8(bytes).ok()?.to_ascii_lowercase();
+        let mut lines = text.lines();
+        let status = lines.next()?.strip_prefix("http/1.1 ")?.get(..3)?.parse().ok()?;
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let body_bytes = value("content-length:")?.parse().ok()?;
+        Some(Head { status, body_bytes, closes: value("connection:") == Some("close") })
+    }
+}
+
+async fn connect(flags: &Flags, place: usize) -> Result<Connection, Failure> {
+    let socket = TcpSocket::new_v4()?;
+    let source = u8::try_from(place % usize::from(flags.sources))? + 1;
+    socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, source)), 0))?;
+    let stream = socket.connect(flags.address).await?;
     stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Its errors are reported to the sender, too.
-    tokio::spawn(connection);
-    Ok(sender)
+    Ok(Connection { stream, read: BytesMut::with_capacity(1024) })
 }
 
 impl Samples {
@@ -201,7 +298,8 @@ impl Samples {
             "connections": plan.flags.connections,
             "seconds": plan.flags.seconds,
             "sent": self.latencies.len(),
-            "statuses": self.statuses,
+            "dropped": plan.dropped.load(Ordering::Relaxed),
+            "statuses": self.statuses.iter().map(|(status, count)| (status.to_string(), count)).collect::<BTreeMap<_, _>>(),
             "errors": self.errors,
             "p50_us": percentile(&self.latencies, 50.0),
             "p99_us": percentile(&self.latencies, 99.0),

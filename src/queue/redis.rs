@@ -10,7 +10,7 @@ mod keeper;
 mod link;
 mod mover;
 mod read;
-mod script;
+pub mod script;
 mod server;
 mod slots;
 mod socket;

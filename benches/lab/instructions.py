@@ -1,0 +1,68 @@
+"""Instructions of the parts of a request's path, counted by valgrind: the same from run to run, however busy a machine is."""
+
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from .machine import ENVIRONMENT, Failure, apt_install, say
+from .report import Section, table
+
+CALLS = 200
+TIMED_CALLS = 100_000
+# Large parts are fewer times measured.
+TIMED_LIMIT_NANOS = 200_000_000
+
+
+def parts_of(program):
+    return run([program]).stdout.splitlines()
+
+
+def run(command):
+    output = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=ENVIRONMENT)
+    if output.returncode:
+        raise Failure(f"{command[0]}: {output.stderr}")
+    return output
+
+
+def instructions(program, part):
+    """How many a call takes: those of `measured` and of what it calls, by the number of calls."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["valgrind", "--tool=callgrind", "--toggle-collect=*measured*", f"--callgrind-out-file={folder}/out"]
+        output = run([*command, program, part, CALLS])
+    found = re.search(r"Collected : (\d+)", output.stderr)
+    if not found or int(found[1]) < CALLS:
+        raise Failure(f"valgrind counted nothing of {part}: {output.stderr[-300:]}")
+    return int(found[1]) / CALLS
+
+
+def nanoseconds(program, part):
+    """The best of five runs."""
+    rough = float(run([program, part, 100]).stdout)
+    calls = max(100, min(TIMED_CALLS, int(TIMED_LIMIT_NANOS / max(rough, 1))))
+    return min(float(run([program, part, calls]).stdout) for _ in range(5))
+
+
+def count(program):
+    """Instructions a call, by part."""
+    apt_install(["valgrind"])
+    counted = {}
+    for part in parts_of(program):
+        counted[part] = instructions(program, part)
+        say(f"{part}: {counted[part]:,.0f} instructions")
+    return counted
+
+
+def scenario(lab):
+    program = pathlib.Path(lab.programs["parts"])
+    counted = count(program)
+    rows, measurements = [], []
+    for part, number in counted.items():
+        time = nanoseconds(program, part)
+        rows.append([part, f"{number:,.0f}", f"{time:,.0f}"])
+        measurements.append({"name": part, "instructions": number, "nanoseconds": time})
+    words = (
+        "Instructions of one call, counted by valgrind, which knows no SHA instructions: there the signature costs more than on "
+        "the machine itself. Nanoseconds are the best of five runs on one core."
+    )
+    return Section("instructions", "Parts", words, [table(["part", "instructions", "ns"], rows)], [], [], measurements)
