@@ -198,14 +198,16 @@ fn batch(jobs: usize) -> Part {
     let documents = vec![document; jobs];
     let (keys, epoch) = (Keys::of("default", 0), Epoch { number: 7, nonce: 0x0123_4567_89ab_cdef });
     Box::new(move || {
-        let command = script::append(
-            &keys,
-            "0199c2de7a637cc1b0f62f4a7d3a9e10.0",
+        let batch = script::Batch {
+            producer: "0199c2de7a637cc1b0f62f4a7d3a9e10.0",
             epoch,
-            1000,
-            0,
-            black_box(&documents),
-        );
-        consume(command.get_packed_command());
+            seq: 1000,
+            limit: 0,
+            jobs: black_box(&documents),
+            may_split: true,
+        };
+        let mut out = bytes::BytesMut::new();
+        consume(script::append(&mut out, &keys, &batch));
+        consume(out);
     })
 }

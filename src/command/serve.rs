@@ -27,8 +27,7 @@ pub(super) fn serve() -> ExitCode {
         }
     };
     announce(&config, &problems);
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
+    let ended = runtime()
         .build()
         .map_err(|error| format!("the runtime can't be started: {error}"))
         .and_then(|runtime| runtime.block_on(run(config)));
@@ -41,6 +40,19 @@ pub(super) fn serve() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A worker for each core but one, which is left to what the queue's confirmation needs: the thread that writes to the disk,
+/// or a Redis on the same machine, and the kernel's network. With one for each, webhooks and their confirmations cross from
+/// core to core, which costs more than the last core brings (docs/performance.md). Tokio's own variable overrules it.
+fn runtime() -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        builder.worker_threads(cores.saturating_sub(1).max(1));
+    }
+    builder.enable_all();
+    builder
 }
 
 async fn run(config: Config) -> Result<(), String> {
