@@ -118,6 +118,7 @@ async fn numbered(flags: &Flags, document: &Bytes) -> Result<Duration, Failure> 
         shards: 1,
         ack: Ack::Redis,
         trim: Trim { acknowledged: false, age_limit: None },
+        dead_after: Duration::from_secs(3600),
         stream_limit: 0,
     };
     let (redis, writers, _) = Redis::new(&settings, "default", TIMEOUT, None, &QueueMetrics::default());

@@ -42,7 +42,10 @@ const SECRET: &str = "benchmark-secret";
 type Part = Box<dyn FnMut()>;
 
 /// What the parts are called, and how each is prepared.
-const PARTS: [(&str, fn() -> Part); 11] = [
+/// Prepares a part.
+type Prepare = fn() -> Part;
+
+const PARTS: [(&str, Prepare); 11] = [
     ("route", route),
     ("client address, no proxy", || address(false)),
     ("client address, behind a proxy", || address(true)),
