@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -18,6 +18,10 @@ const WAITING_LIMIT: usize = 4096;
 
 /// How many jobs a batch holds at the most.
 pub const BATCH_LIMIT_JOBS: usize = 256;
+
+/// So many jobs are worth a batch of their own while another one is on its way: fewer would cost the store more than the
+/// wait for the first one's confirmation costs them.
+pub const ENOUGH_JOBS: usize = 16;
 
 /// A batch is full when it holds this many bytes; one job alone may be larger.
 pub const BATCH_LIMIT_BYTES: usize = 1 << 20;
@@ -53,12 +57,15 @@ pub struct Waiter {
 pub struct Lane {
     /// None once the lane is closed.
     sender: Mutex<Option<mpsc::Sender<Append>>>,
+    enough: Arc<Notify>,
 }
 
 /// The worker's end of the lane.
 #[derive(Debug)]
 pub struct Waiting {
     receiver: mpsc::Receiver<Append>,
+    /// Told when [`ENOUGH_JOBS`] wait.
+    enough: Arc<Notify>,
     /// What didn't fit into the last batch.
     next: Option<Append>,
 }
@@ -117,7 +124,9 @@ impl Waiter {
 /// A lane's two ends.
 pub fn lane() -> (Lane, Waiting) {
     let (sender, receiver) = mpsc::channel(WAITING_LIMIT);
-    (Lane { sender: Mutex::new(Some(sender)) }, Waiting { receiver, next: None })
+    let enough = Arc::new(Notify::new());
+    let waiting = Waiting { receiver, enough: Arc::clone(&enough), next: None };
+    (Lane { sender: Mutex::new(Some(sender)), enough }, waiting)
 }
 
 impl Lane {
@@ -141,7 +150,9 @@ impl Lane {
         let append = Append { document: job.document, dedupe: job.dedupe, waiter };
         let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let closed = || QueueError::Unavailable("the gateway is stopping".to_owned());
-        match sender.ok_or_else(closed)?.try_send(append) {
+        let sender = sender.ok_or_else(closed)?;
+        match sender.try_send(append) {
+            Ok(()) if sender.max_capacity() - sender.capacity() == ENOUGH_JOBS => self.enough.notify_one(),
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(QueueError::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
@@ -183,6 +194,13 @@ impl Waiting {
             self.next = Some(self.receiver.recv().await?);
         }
         self.first_arrival()
+    }
+
+    /// Waits until [`ENOUGH_JOBS`] jobs are there. It may miss that when several threads hand over jobs in the same moment.
+    pub async fn enough(&self) {
+        while self.count() < ENOUGH_JOBS {
+            self.enough.notified().await;
+        }
     }
 
     /// When the first job arrived, if one is known to be there.

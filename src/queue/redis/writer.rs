@@ -18,17 +18,13 @@ use super::server::Server;
 use super::socket::Socket;
 use super::{Keys, Outage};
 use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError, Recovered};
-use crate::queue::lane::{Append, BATCH_LIMIT_JOBS, Waiter, Waiting};
+use crate::queue::lane::{Append, ENOUGH_JOBS, Waiter, Waiting};
 use crate::queue::producer::{BEGINNING, Epoch, Loss, Position, Producer, Standing, ToSend};
 use crate::queue::{Health, QueueError, time_for};
 use crate::telemetry::queue::QueueMetrics;
 
 /// How many batches are on their way at the most.
 const WINDOW: usize = 2;
-
-/// While a batch is on its way, another one follows it only if so many jobs wait: one round trip later it would be larger,
-/// and what a batch costs is shared by its jobs.
-const FOLLOWING_JOBS: usize = BATCH_LIMIT_JOBS;
 
 /// How many batches one write to the journal takes at the most.
 const WRITE_LIMIT_BATCHES: usize = 16;
@@ -210,8 +206,9 @@ impl RedisWriter {
 
     async fn next_event(&mut self) -> Event {
         let deadline = self.deadline();
-        // While a batch is on its way, the next job can wait unseen: the batch's own deadline comes first.
+        // While a batch is on its way, a few jobs can wait unseen: the batch's own deadline comes first.
         let is_sending = self.can_send() && self.producer.in_flight() > 0 && !self.producer.has_backlog();
+        let may_follow = is_sending && self.producer.in_flight() < WINDOW;
         let awaits_job = self.waiting.first_arrival().is_none() && !self.is_closed && !is_sending;
         tokio::select! {
             event = self.link.next(&self.keys), if self.compared.is_none() => Event::Link(event),
@@ -227,7 +224,7 @@ impl RedisWriter {
                 self.noting = None;
                 Event::Noted(result)
             }
-            first = self.waiting.first(), if awaits_job => Event::Job(first.is_some()),
+            is_there = next_jobs(&mut self.waiting, may_follow), if may_follow || awaits_job => Event::Job(is_there),
             () = tokio::time::sleep_until(deadline) => Event::Deadline,
         }
     }
@@ -303,7 +300,7 @@ impl RedisWriter {
     fn has_room(&self) -> bool {
         match self.producer.in_flight() + self.unsent() {
             0 => true,
-            on_their_way => on_their_way < WINDOW && self.waiting.count() >= FOLLOWING_JOBS,
+            on_their_way => on_their_way < WINDOW && self.waiting.count() >= ENOUGH_JOBS,
         }
     }
 
@@ -615,4 +612,13 @@ fn accept_with(waiters: Waiters, repeats: &[(usize, Uuid)]) {
         let first = repeats.iter().find(|(repeat, _)| *repeat == place).map(|(_, first)| *first);
         path.settle(Ok(first));
     }
+}
+
+/// Waits for any job, or for enough of them for a batch that follows another. False if the lane is closed.
+async fn next_jobs(waiting: &mut Waiting, may_follow: bool) -> bool {
+    if may_follow {
+        waiting.enough().await;
+        return true;
+    }
+    waiting.first().await.is_some()
 }
