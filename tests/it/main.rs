@@ -7,6 +7,7 @@ mod blocked;
 mod command_line;
 mod connections;
 mod corpora;
+mod damage;
 mod dedupe;
 mod domains;
 mod drain;

@@ -1,6 +1,7 @@
 //! The harness: gateways in this process and as real processes, a client that sends raw bytes, a real redis-server and nginx.
 
 pub mod attempts;
+pub mod bad_disk;
 pub mod client;
 pub mod fake_dns;
 pub mod gateway;

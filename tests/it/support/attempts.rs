@@ -85,19 +85,31 @@ impl Attempts {
 }
 
 /// Random numbers from a printed seed (splitmix64); `SEED` repeats a run.
-pub struct Random(u64);
+pub struct Random {
+    seed: u64,
+    state: u64,
+}
+
+/// How many rounds: `ROUNDS`, or this many.
+pub fn rounds(default: u64) -> u64 {
+    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
+}
 
 impl Random {
     pub fn from_environment() -> Random {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
         println!("SEED={seed}");
-        Random(seed)
+        Random { seed, state: seed }
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (mixed ^ (mixed >> 31)) % bound
