@@ -9,13 +9,14 @@
 //! - A file that is opened is judged by what the disk holds, and every page's checksum is checked. What is whole of a
 //!   damaged one goes into a new file in its place, record by record ([`super::frame`]), and the damaged one is set aside
 //!   under another name (`….redb.damaged`), never overwritten and never removed.
-//! - redb would go back to the commit before, where the last one is damaged. That is a power cut in the middle of a
-//!   commit, or jobs that were answered 200 and are gone without a word; so it counts as damage.
-//! - The folder is locked, so that a second process is refused.
+//! - redb would go back to the commit before, where the last one isn't whole. That is right for a commit that failed: its
+//!   jobs were refused. Otherwise it is a crash in the middle of a commit, or jobs that were answered 200 and would be gone
+//!   without a word; so what is whole of the last commit is kept as that of a damaged file is.
 
 mod folder;
 mod salvage;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Builder, Database, DatabaseError, StorageError};
-use tracing::error;
+use tracing::{error, info, warn};
 
 pub use self::folder::{Folder, OpenError, drop_cache};
 pub use self::salvage::{Loss, Salvage, guarded};
@@ -35,23 +36,35 @@ use super::frame::Frames;
 const CACHE_BYTES: usize = 4 << 20;
 
 /// Opens or creates one file. Tests put a disk that fails in its place.
-pub type OpenFile = Arc<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
+pub type OpenFile = Arc<dyn Fn(&Path, LastCommit) -> Result<Database, DatabaseError> + Send + Sync>;
+
+/// What becomes of a last commit that isn't whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastCommit {
+    /// It counts, so the file isn't opened.
+    Counts,
+    /// The one before counts.
+    Failed,
+}
 
 /// Opens a file on this machine's disk, and checks all of it.
 pub fn open_on_disk() -> OpenFile {
-    Arc::new(|path| builder().create(path))
+    Arc::new(|path, last_commit| builder(last_commit).create(path))
 }
 
-/// How a file is opened: all of it is checked, and what redb would take back isn't taken back.
-pub fn builder() -> Builder {
+/// How a file is opened.
+pub fn builder(last_commit: LastCommit) -> Builder {
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).set_repair_callback(|repair| {
-        // redb reports 0, then 0.3 only if the last commit is damaged and it is about to go back to the one before,
-        // then 0.6 and 0.9.
-        if (0.1..0.5).contains(&repair.progress()) {
-            repair.abort();
-        }
-    });
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    if last_commit == LastCommit::Counts {
+        builder.set_repair_callback(|repair| {
+            // redb reports 0, then 0.3 only if the last commit isn't whole and it is about to go back to the one
+            // before, then 0.6 and 0.9.
+            if (0.1..0.5).contains(&repair.progress()) {
+                repair.abort();
+            }
+        });
+    }
     builder
 }
 
@@ -75,6 +88,8 @@ struct State {
     active: Option<(u32, Arc<Database>)>,
     /// The highest generation whose name was ever seen, so that none is given twice.
     highest: u32,
+    /// Those whose last commit failed.
+    failed: BTreeSet<u32>,
     /// Damaged files since the start.
     set_aside: u32,
     /// What they lost.
@@ -85,7 +100,8 @@ struct State {
 #[derive(Debug)]
 pub struct Unfinished {
     path: PathBuf,
-    generation: u32,
+    /// The number that it will have.
+    pub generation: u32,
     /// The file.
     pub file: Arc<Database>,
 }
@@ -142,7 +158,9 @@ impl Files {
         let highest = with_suffix(".redb.damaged").into_iter().chain(generations.iter().copied()).max();
         let older = generations.into_iter().map(|generation| (generation, None)).collect();
         let highest = highest.unwrap_or(0);
-        let state = RwLock::new(State { older, active: None, highest, set_aside: 0, loss: Loss::default() });
+        let (failed, loss) = (BTreeSet::new(), Loss::default());
+        let state = State { older, active: None, highest, failed, set_aside: 0, loss };
+        let state = RwLock::new(state);
         Ok(Files { prefix, open, salvage, state, opening: Mutex::new(()), folder })
     }
 
@@ -196,8 +214,9 @@ impl Files {
             }
             _ => {}
         }
-        let made = self.open_path(&path).and_then(|file| {
+        let made = self.open_path(&path, LastCommit::Counts).and_then(|file| {
             guarded(|| prepare(&file)).map_err(|error| self.file_error(generation, &error))?;
+            take_room(&path).map_err(|error| self.file_error(generation, &error))?;
             Ok(file)
         });
         match made {
@@ -250,6 +269,7 @@ impl Files {
     pub fn retire_active(&self) {
         self.update(|state| {
             let retired = state.active.take().map(|(generation, _)| (generation, None));
+            state.failed.extend(retired.iter().map(|(generation, _)| *generation));
             state.older.extend(retired);
         });
     }
@@ -302,16 +322,30 @@ impl Files {
 
     /// Opens a file, or what is whole of it. None if that is nothing.
     fn open_or_salvage(&self, generation: u32, moment: Moment) -> Result<Option<Arc<Database>>, OpenError> {
-        let why = match self.open_existing(generation) {
+        let has_failed = self.state().failed.contains(&generation);
+        let last_commit = if has_failed { LastCommit::Failed } else { LastCommit::Counts };
+        let why = match self.open_existing(generation, last_commit) {
             Ok(file) => return Ok(Some(file)),
-            Err(error @ OpenError::Damaged { .. }) => error,
-            Err(error @ OpenError::Unreadable { .. }) if moment == Moment::Start => error,
+            Err(error @ (OpenError::Damaged { .. } | OpenError::CutOff { .. })) => error,
+            Err(error @ OpenError::Disk { .. }) if moment == Moment::Start => error,
             Err(error) => return Err(error),
         };
+        warn!(error = %why, "reading what is whole of a file");
+        match self.salvage(generation, &why) {
+            // A commit that is cut off, on a full disk: that is what ended it.
+            Err(error) if matches!(why, OpenError::CutOff { .. }) && moment == Moment::Start => {
+                warn!(%error, "there is no room for what is whole of a cut-off commit; it is taken back");
+                self.open_existing(generation, LastCommit::Failed).map(Some)
+            }
+            result => result,
+        }
+    }
+
+    fn salvage(&self, generation: u32, why: &OpenError) -> Result<Option<Arc<Database>>, OpenError> {
         let path = self.path(generation);
         let frames = Frames::find(&path).map_err(|error| self.file_error(generation, &error))?;
-        if frames.whole.is_empty() && matches!(why, OpenError::Unreadable { .. }) {
-            return Err(why);
+        if frames.whole.is_empty() && matches!(why, OpenError::Disk { .. }) {
+            return Err(self.file_error(generation, why));
         }
         let failed = |source| OpenError::Folder { folder: self.folder.path().to_owned(), source };
         let aside = unused_name(&path.with_extension("redb.damaged")).map_err(failed)?;
@@ -329,6 +363,11 @@ impl Files {
             fs::rename(&path, &aside).and_then(|()| fs::remove_file(&made.path)).map_err(failed)?;
         }
         self.folder.sync().map_err(failed)?;
+        if matches!(why, OpenError::CutOff { .. }) && loss.lost_at_most == 0 && file.is_some() {
+            fs::remove_file(&aside).map_err(failed)?;
+            info!(file = %path.display(), kept = loss.kept, "a commit was cut off; nothing is missing");
+            return Ok(file);
+        }
         self.update(|state| {
             if file.is_none() {
                 state.older.retain(|(other, _)| *other != generation);
@@ -369,29 +408,30 @@ impl Files {
 
     /// What a crash left in the page cache may not be what the disk holds (a page whose write failed counts as
     /// written), so the cache is dropped and the file is judged by the disk.
-    fn open_existing(&self, generation: u32) -> Result<Arc<Database>, OpenError> {
+    fn open_existing(&self, generation: u32, last_commit: LastCommit) -> Result<Arc<Database>, OpenError> {
         let path = self.path(generation);
         drop_cache(&path).map_err(|error| self.file_error(generation, &error))?;
         // redb would make a new, empty file of it.
         if fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
             return Err(OpenError::Damaged { path, message: "it is empty".to_owned() });
         }
-        self.open_path(&path)
+        self.open_path(&path, last_commit)
     }
 
-    fn open_path(&self, path: &Path) -> Result<Arc<Database>, OpenError> {
-        let opened = catch_unwind(AssertUnwindSafe(|| (self.open)(path)));
+    fn open_path(&self, path: &Path, last_commit: LastCommit) -> Result<Arc<Database>, OpenError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| (self.open)(path, last_commit)));
         let path = path.to_owned();
         match opened {
             Ok(Ok(file)) => Ok(Arc::new(file)),
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
                 Err(OpenError::InUse { folder: self.folder.path().to_owned() })
             }
+            Ok(Err(DatabaseError::RepairAborted)) => Err(OpenError::CutOff { path }),
             Ok(Err(error)) if is_damage(&error) => {
                 Err(OpenError::Damaged { path, message: error.to_string() })
             }
-            Ok(Err(error)) if is_unreadable(&error) => {
-                Err(OpenError::Unreadable { path, message: error.to_string() })
+            Ok(Err(error)) if is_of_the_disk(&error) => {
+                Err(OpenError::Disk { path, message: error.to_string() })
             }
             Ok(Err(error)) => Err(OpenError::File { path, message: error.to_string() }),
             // redb stumbled over what it found.
@@ -412,6 +452,17 @@ impl Files {
     }
 }
 
+/// Has the disk keep room for all of a file's length: redb leaves holes in it, which a full disk wouldn't fill.
+fn take_room(path: &Path) -> io::Result<()> {
+    let file = fs::File::options().write(true).open(path)?;
+    let length = file.metadata()?.len();
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
+        // Not every file system can.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
 /// That name, or with a number behind it: a file may be damaged once more.
 fn unused_name(path: &Path) -> io::Result<PathBuf> {
     let mut name = path.to_owned();
@@ -426,9 +477,7 @@ fn unused_name(path: &Path) -> io::Result<PathBuf> {
 /// Whether the content is at fault, and not the disk or the system on the way to it.
 fn is_damage(error: &DatabaseError) -> bool {
     match error {
-        DatabaseError::Storage(StorageError::Corrupted(_))
-        | DatabaseError::UpgradeRequired(_)
-        | DatabaseError::RepairAborted => true,
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
         DatabaseError::Storage(StorageError::Io(error)) => {
             matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
         }
@@ -436,8 +485,8 @@ fn is_damage(error: &DatabaseError) -> bool {
     }
 }
 
-/// Whether the disk doesn't give what is there.
-fn is_unreadable(error: &DatabaseError) -> bool {
+/// Whether the disk fails.
+fn is_of_the_disk(error: &DatabaseError) -> bool {
     const EIO: i32 = 5;
     matches!(error, DatabaseError::Storage(StorageError::Io(error)) if error.raw_os_error() == Some(EIO))
 }

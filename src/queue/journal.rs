@@ -19,6 +19,8 @@ mod writer;
 mod bad_disk;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+use super::files::LastCommit;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

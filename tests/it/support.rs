@@ -13,6 +13,7 @@ pub mod process;
 pub mod redis_server;
 pub mod tcp_proxy;
 
+use retrieve_gateway::queue::files::LastCommit;
 use std::future::Future;
 use std::time::Duration;
 

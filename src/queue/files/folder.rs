@@ -41,13 +41,19 @@ pub enum OpenError {
         /// What redb said.
         message: String,
     },
-    /// The disk doesn't give a file's content.
-    #[error("the queue's file {path} can't be read from the disk: {message}")]
-    Unreadable {
+    /// The disk fails.
+    #[error("the disk fails under the queue's file {path}: {message}")]
+    Disk {
         /// The file.
         path: PathBuf,
         /// What the system said.
         message: String,
+    },
+    /// The last commit isn't whole.
+    #[error("the last commit to the queue's file {path} isn't whole")]
+    CutOff {
+        /// The file.
+        path: PathBuf,
     },
     /// A file's content isn't what redb wrote.
     #[error("the queue's file {path} is damaged: {message}")]

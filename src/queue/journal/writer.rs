@@ -141,7 +141,7 @@ impl JournalWriter {
         };
         // One that can't be written is of no use any more: the next attempt makes another one.
         let file = Arc::clone(&next.file);
-        self.write_notes(&file).map_err(|error| self.files.file_error(0, &error))?;
+        self.write_notes(&file).map_err(|error| self.files.file_error(next.generation, &error))?;
         let (generation, file) = self.files.finish(next)?;
         self.files.activate(generation, file);
         Ok(())

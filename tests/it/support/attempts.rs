@@ -1,7 +1,7 @@
 //! The oracle of durability: every attempt carries a number of its own and is never sent again. Afterwards the queue
 //! is read: accepted and absent is lost, twice is doubled, never sent is a phantom.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,17 +17,74 @@ pub struct Attempts {
     next: AtomicU64,
     accepted: Mutex<Vec<u64>>,
     refused: Mutex<HashMap<u16, u64>>,
+    refused_numbers: Mutex<HashSet<u64>>,
     enough: AtomicBool,
+    /// How many bytes more than its number an attempt has.
+    padding: usize,
+}
+
+/// What the queue makes of all attempts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Answered 200 and absent.
+    pub lost: usize,
+    /// There more than once.
+    pub doubled: usize,
+    /// There, and refused or never sent.
+    pub phantom: usize,
 }
 
 impl Attempts {
+    /// Attempts that are larger than they need to be.
+    pub fn padded(padding: usize) -> Attempts {
+        Attempts { padding, ..Attempts::default() }
+    }
+
+    /// How many were sent.
+    pub fn sent(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Holds the queue's jobs against the answers: a job whose sender was refused counts as well.
+    pub fn tally(&self, jobs: &[serde_json::Value]) -> Tally {
+        let mut queued: HashMap<u64, usize> = HashMap::new();
+        for job in jobs {
+            *queued.entry(job["data"]["data"]["attempt"].as_u64().unwrap()).or_default() += 1;
+        }
+        let accepted = self.accepted.lock().unwrap();
+        let refused = self.refused_numbers.lock().unwrap();
+        let sent = self.sent();
+        Tally {
+            lost: accepted.iter().filter(|number| !queued.contains_key(number)).count(),
+            doubled: queued.values().filter(|count| **count > 1).count(),
+            phantom: queued.keys().filter(|number| **number >= sent || refused.contains(number)).count(),
+        }
+    }
+
+    /// The line that a longer run is kept by, and the check: nothing lost, doubled or there against the answer.
+    pub fn prove(&self, fault: &str, mode: &str, random: &Random, rounds: u64, jobs: &[serde_json::Value]) {
+        let tally = self.tally(jobs);
+        let refused: u64 = self.refused().values().sum();
+        println!(
+            "evidence {}",
+            serde_json::json!({
+                "fault": fault, "mode": mode, "seed": random.seed, "rounds": rounds, "attempts": self.sent(),
+                "accepted": self.accepted(), "refused": refused, "lost": tally.lost, "doubled": tally.doubled,
+                "phantom": tally.phantom, "seconds": random.began.elapsed().as_secs(),
+            })
+        );
+        assert_eq!(tally, Tally::default(), "{fault} in mode {mode}");
+    }
+
     /// Sends webhooks one after the other, until the gateway is gone or [`Attempts::finish`] was called.
     pub async fn send_until_gone(self: Arc<Self>, address: SocketAddr) {
         let Ok(mut stream) = TcpStream::connect(address).await else { return };
         let mut answer = vec![0; 4096];
         while !self.enough.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let request = post("/integration/demo", "application/json", format!("{{\"attempt\":{number}}}"));
+            let padding = "x".repeat(self.padding);
+            let body = format!("{{\"attempt\":{number},\"padding\":\"{padding}\"}}");
+            let request = post("/integration/demo", "application/json", body);
             if stream.write_all(&request).await.is_err() {
                 return;
             }
@@ -39,6 +96,7 @@ impl Attempts {
             } else {
                 let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
                 *self.refused.lock().unwrap().entry(status).or_default() += 1;
+                self.refused_numbers.lock().unwrap().insert(number);
             }
         }
     }
@@ -88,6 +146,7 @@ impl Attempts {
 pub struct Random {
     seed: u64,
     state: u64,
+    began: std::time::Instant,
 }
 
 /// How many rounds: `ROUNDS`, or this many.
@@ -100,7 +159,7 @@ impl Random {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
         println!("SEED={seed}");
-        Random { seed, state: seed }
+        Random { seed, state: seed, began: std::time::Instant::now() }
     }
 
     pub fn seed(&self) -> u64 {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
+use super::LastCommit;
+
 pub const HEALTHY: u8 = 0;
 pub const SYNC_FAILS: u8 = 1;
 /// Nothing can be written.
@@ -67,12 +69,12 @@ impl StorageBackend for Disk {
     }
 }
 
-type Open = Arc<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
+type Open = Arc<dyn Fn(&Path, LastCommit) -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// Opens files on that disk, as `builder` says.
-pub fn on(fault: &Arc<AtomicU8>, builder: fn() -> Builder) -> Open {
+pub fn on(fault: &Arc<AtomicU8>, builder: fn(LastCommit) -> Builder) -> Open {
     let fault = Arc::clone(fault);
-    Arc::new(move |path: &Path| -> Result<Database, DatabaseError> {
+    Arc::new(move |path: &Path, last_commit| -> Result<Database, DatabaseError> {
         let is_new = path.extension().is_some_and(|extension| extension == "new");
         if is_new && [NO_NEW_FILES, NO_ROOM].contains(&fault.load(Ordering::SeqCst)) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
@@ -80,6 +82,6 @@ pub fn on(fault: &Arc<AtomicU8>, builder: fn() -> Builder) -> Open {
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| DatabaseError::Storage(error.into()))?;
         let file = redb::backends::FileBackend::new(file)?;
-        builder().create_with_backend(Disk { file, fault: Arc::clone(&fault) })
+        builder(last_commit).create_with_backend(Disk { file, fault: Arc::clone(&fault) })
     })
 }
