@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use redb::Database;
+use redb::{Database, ReadableTable};
 
-use super::table::{self, Salvaged};
+use super::table::{
+    self, BATCHES, JOBS, SEEN, Total, decode_mark, note_first, note_latest, note_voids, prepare,
+};
 use crate::queue::files::{Loss, Salvage};
-use crate::queue::frame::{Found, Frames, Kind};
+use crate::queue::frame::{self, Found, Frames, Kind};
 
 /// Writes what a damaged file still has into a new one. Jobs that were acknowledged don't count as lost.
 pub(super) fn salvage(acknowledged: u64) -> Salvage {
@@ -21,7 +23,7 @@ pub(super) fn salvage(acknowledged: u64) -> Salvage {
             marks: frames.of(Kind::Mark).filter_map(content),
             voids: voids(frames).collect::<BTreeSet<_>>().into_iter().collect(),
         };
-        table::write_salvaged(file, salvaged)?;
+        write_salvaged(file, salvaged)?;
         loss(frames, &jobs, newer, acknowledged, noted)
     })
 }
@@ -70,6 +72,60 @@ fn loss(
     Ok(Loss {
         kept: jobs.len() as u64,
         lost_at_most: all.saturating_sub(there + voids.sum::<u64>()),
+        has_gaps: false,
         is_end_unknown: next.is_none(),
     })
+}
+
+/// What was read of a damaged file.
+struct Salvaged<Jobs, Marks> {
+    /// The number that it begins with.
+    first: Option<u64>,
+    /// Number and time, and the document, in order.
+    jobs: Jobs,
+    /// Until when it holds; the first job's id and the key.
+    marks: Marks,
+    /// Numbers that hold nothing: the first, and how many.
+    voids: Vec<(u64, u64)>,
+}
+
+/// Writes that into a new file. Each job is a batch of its own there.
+fn write_salvaged(
+    file: &Database,
+    salvaged: Salvaged<
+        impl Iterator<Item = ((u64, u64), Vec<u8>)>,
+        impl Iterator<Item = ((u64, u64), Vec<u8>)>,
+    >,
+) -> Result<(), redb::Error> {
+    prepare(file)?;
+    note_voids(file, &salvaged.voids)?;
+    let transaction = file.begin_write()?;
+    if let Some(first) = salvaged.first {
+        note_first(&transaction, first)?;
+    }
+    let mut total = Total::default();
+    let mut latest = 0;
+    {
+        let mut jobs = transaction.open_table(JOBS)?;
+        let mut batches = transaction.open_table(BATCHES)?;
+        for ((number, time), document) in salvaged.jobs {
+            jobs.insert(number, frame::encode(Kind::Job, (number, time), &document).as_slice())?;
+            total.jobs += 1;
+            total.bytes += document.len() as u64;
+            batches.insert(number, (total.jobs, total.bytes, time))?;
+        }
+        let mut seen = transaction.open_table(SEEN)?;
+        for ((until, _), content) in salvaged.marks {
+            let key = content.get(16..).and_then(|key| std::str::from_utf8(key).ok());
+            let Some(key) = key else { continue };
+            let before = seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key));
+            if before.is_none_or(|(_, before)| before < until) {
+                seen.insert(key, frame::encode(Kind::Mark, (until, 0), &content).as_slice())?;
+                latest = latest.max(until);
+            }
+        }
+    }
+    note_latest(&transaction, latest)?;
+    transaction.commit()?;
+    Ok(())
 }

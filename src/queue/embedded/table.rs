@@ -26,12 +26,12 @@ use crate::queue::frame::{self, Kind};
 use crate::queue::lane::{Append, BATCH_LIMIT_BYTES};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
 
-const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
-const BATCHES: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("batches");
+pub(super) const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+pub(super) const BATCHES: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("batches");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FIRST: &str = "first";
 const SEEN_UNTIL: &str = "seen_until";
-const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
+pub(super) const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
 const NOTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes");
 /// Another copy of the void numbers, on a page of its own: without them what was refused would be delivered.
 const NOTES_AGAIN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes again");
@@ -148,7 +148,7 @@ fn encode_mark(job: u128, until: u64, key: &str) -> Vec<u8> {
 }
 
 /// None if it is damaged, or that of another delivery.
-fn decode_mark(encoded: &[u8], key: &str) -> Option<(u128, u64)> {
+pub(super) fn decode_mark(encoded: &[u8], key: &str) -> Option<(u128, u64)> {
     let ((until, _), content) = frame::decode(encoded, Kind::Mark)?;
     let (job, of) = content.split_first_chunk()?;
     (of == key.as_bytes()).then(|| (u128::from_le_bytes(*job), until))
@@ -193,7 +193,7 @@ pub(super) fn voids(file: &Database) -> Result<Vec<(u64, u64)>, redb::Error> {
     Ok(voids)
 }
 
-fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::Error> {
+pub(super) fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
     let before = meta.get(SEEN_UNTIL)?.map_or(0, |until| until.value());
     if latest > before {
@@ -330,59 +330,6 @@ pub(super) fn last_number_but(file: &Database, is_void: impl Fn(u64) -> bool) ->
         }
     }
     Ok(0)
-}
-
-/// What was read of a damaged file.
-pub(super) struct Salvaged<Jobs, Marks> {
-    /// The number that it begins with.
-    pub(super) first: Option<u64>,
-    /// Number and time, and the document, in order.
-    pub(super) jobs: Jobs,
-    /// Until when it holds; the first job's id and the key.
-    pub(super) marks: Marks,
-    /// Numbers that hold nothing: the first, and how many.
-    pub(super) voids: Vec<(u64, u64)>,
-}
-
-/// Writes that into a new file. Each job is a batch of its own there.
-pub(super) fn write_salvaged(
-    file: &Database,
-    salvaged: Salvaged<
-        impl Iterator<Item = ((u64, u64), Vec<u8>)>,
-        impl Iterator<Item = ((u64, u64), Vec<u8>)>,
-    >,
-) -> Result<(), redb::Error> {
-    prepare(file)?;
-    note_voids(file, &salvaged.voids)?;
-    let transaction = file.begin_write()?;
-    if let Some(first) = salvaged.first {
-        note_first(&transaction, first)?;
-    }
-    let mut total = Total::default();
-    let mut latest = 0;
-    {
-        let mut jobs = transaction.open_table(JOBS)?;
-        let mut batches = transaction.open_table(BATCHES)?;
-        for ((number, time), document) in salvaged.jobs {
-            jobs.insert(number, frame::encode(Kind::Job, (number, time), &document).as_slice())?;
-            total.jobs += 1;
-            total.bytes += document.len() as u64;
-            batches.insert(number, (total.jobs, total.bytes, time))?;
-        }
-        let mut seen = transaction.open_table(SEEN)?;
-        for ((until, _), content) in salvaged.marks {
-            let key = content.get(16..).and_then(|key| std::str::from_utf8(key).ok());
-            let Some(key) = key else { continue };
-            let before = seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key));
-            if before.is_none_or(|(_, before)| before < until) {
-                seen.insert(key, frame::encode(Kind::Mark, (until, 0), &content).as_slice())?;
-                latest = latest.max(until);
-            }
-        }
-    }
-    note_latest(&transaction, latest)?;
-    transaction.commit()?;
-    Ok(())
 }
 
 /// All that the file holds.

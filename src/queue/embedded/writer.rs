@@ -89,10 +89,10 @@ impl EmbeddedWriter {
                     self.find_marks();
                 }
                 Event::Idle => {
-                    if let Err(error) = self.carry_marks() {
-                        if !self.recover(runtime, 0, Vec::new(), &error) {
-                            break;
-                        }
+                    if let Err(error) = self.carry_marks()
+                        && !self.recover(runtime, 0, Vec::new(), &error)
+                    {
+                        break;
                     }
                 }
                 Event::Batch(batch) if self.is_full() => refuse(batch, &QueueError::Unavailable(self.full())),

@@ -22,6 +22,8 @@ pub struct Loss {
     pub kept: u64,
     /// Jobs or batches that are missing, as far as that can be told: some may never have been there.
     pub lost_at_most: u64,
+    /// Whether something is missing that is counted elsewhere.
+    pub has_gaps: bool,
     /// Whether more may have come behind the last one that is known of.
     pub is_end_unknown: bool,
 }

@@ -188,7 +188,14 @@ pub fn salvage(frames: &Frames, newer: &[Arc<Database>], file: &Database) -> Res
     });
     unknown.sort_unstable_by_key(|header| batch::place_of(header));
     unknown.dedup_by_key(|header| batch::place_of(header));
+    // Older batches may lie in older files.
+    let has_gaps = notes.lanes.iter().any(|(lane, notes)| {
+        let begin = batches.range((*lane, 0)..).next().map_or((*lane, 0), |(first, _)| *first).1;
+        let places = notes.runs.iter().flat_map(|run| run.place..run.place + run.len);
+        places.filter(|place| *place >= begin).any(|place| !batches.contains_key(&(*lane, place)))
+    });
     Ok(Loss {
+        has_gaps,
         kept: batches.len() as u64,
         lost_at_most: unknown.len() as u64,
         is_end_unknown: newer.is_empty() && !has_notes,
