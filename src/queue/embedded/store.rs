@@ -164,7 +164,7 @@ impl Store {
 
     /// Removes older files in which everything is acknowledged, if the active one has taken over the numbers. What
     /// can't be removed now is tried again with the next acknowledgement.
-    fn remove_acknowledged(&self) {
+    pub(super) fn remove_acknowledged(&self) {
         for (generation, file) in self.acknowledged_files() {
             // Marks of deliveries that may still be repeated are carried over by the writer first.
             if table::seen_until(&file).is_ok_and(|until| until <= now()) {

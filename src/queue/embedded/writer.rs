@@ -254,6 +254,8 @@ impl EmbeddedWriter {
                 Err(error) => {
                     warn!(%error, "a new file for the embedded queue can't be made yet");
                     self.health.send_replace(Health::Down(error.to_string()));
+                    // What was acknowledged while the last file was still empty is there yet.
+                    self.store.remove_acknowledged();
                 }
             }
             if !self.refuse_for(runtime, RETRY_PAUSE) {

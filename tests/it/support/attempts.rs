@@ -18,6 +18,8 @@ pub struct Attempts {
     accepted: Mutex<Vec<u64>>,
     refused: Mutex<HashMap<u16, u64>>,
     refused_numbers: Mutex<HashSet<u64>>,
+    /// Whether a 503 came without saying when to come again.
+    lacks_retry_after: AtomicBool,
     enough: AtomicBool,
     /// How many bytes more than its number an attempt has.
     padding: usize,
@@ -38,6 +40,11 @@ impl Attempts {
     /// Attempts that are larger than they need to be.
     pub fn padded(padding: usize) -> Attempts {
         Attempts { padding, ..Attempts::default() }
+    }
+
+    /// Whether each 503 said when to come again.
+    pub fn all_said_when_to_come_again(&self) -> bool {
+        !self.lacks_retry_after.load(Ordering::Relaxed)
     }
 
     /// How many were sent.
@@ -97,6 +104,8 @@ impl Attempts {
                 let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
                 *self.refused.lock().unwrap().entry(status).or_default() += 1;
                 self.refused_numbers.lock().unwrap().insert(number);
+                let says_when = text.to_ascii_lowercase().contains("\r\nretry-after: ");
+                self.lacks_retry_after.fetch_or(status == 503 && !says_when, Ordering::Relaxed);
             }
         }
     }

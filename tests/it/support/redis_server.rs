@@ -154,17 +154,21 @@ impl RedisServer {
         let mut connection =
             eventually("Redis answers", || async { client.get_multiplexed_async_connection().await.ok() })
                 .await;
-        let entries: redis::streams::StreamRangeReply =
-            redis::cmd("XRANGE").arg(stream).arg("-").arg("+").query_async(&mut connection).await.unwrap();
-        entries
-            .ids
-            .iter()
-            .map(|entry| {
+        let mut jobs = Vec::new();
+        let mut from = "-".to_owned();
+        loop {
+            // Page by page: a stream may be larger than a reply in time.
+            let mut page = redis::cmd("XRANGE");
+            page.arg(&stream).arg(&from).arg("+").arg("COUNT").arg(200);
+            let page: redis::streams::StreamRangeReply = page.query_async(&mut connection).await.unwrap();
+            let Some(last) = page.ids.last() else { return jobs };
+            from = format!("({}", last.id);
+            jobs.extend(page.ids.iter().map(|entry| {
                 assert_eq!(entry.map.len(), 1, "one field");
                 let job: String = entry.get("job").expect("the field `job`");
-                serde_json::from_str(&job).unwrap()
-            })
-            .collect()
+                serde_json::from_str::<serde_json::Value>(&job).unwrap()
+            }));
+        }
     }
 }
 
