@@ -2,7 +2,7 @@
 //! until Redis has it. And the identity itself: who this producer is, and how often it began anew.
 //!
 //! One thread writes; what is waiting for it is committed together, with one fsync. In the files: `batches` from a lane
-//! (one for each stream) and a place (0, 1, 2 …) to a batch, and the `notes` ([`notes`]), which say what of it is unresolved.
+//! (one for each stream) and a place (0, 1, 2 …) to a batch, and the `notes`, which say what of it is unresolved.
 //! After a failed commit a new file is begun; its notes don't name what was refused, so whatever reached the disk of that
 //! counts for nothing.
 //!

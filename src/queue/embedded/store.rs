@@ -181,6 +181,10 @@ impl Store {
     /// position remembers the numbers as well.
     fn acknowledged_files(&self) -> Vec<(u32, Arc<Database>)> {
         let acknowledged = *self.acknowledged.borrow();
+        // No file need be opened for that.
+        if acknowledged == 0 {
+            return Vec::new();
+        }
         let candidates = self.files.older_generations();
         if let Some((_, file)) = self.files.active()
             && !matches!(table::first_number(&file), Ok(Some(_)))
