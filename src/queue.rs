@@ -5,6 +5,7 @@
 
 pub mod embedded;
 pub mod files;
+pub mod frame;
 pub mod journal;
 pub mod lane;
 pub mod producer;
@@ -126,8 +127,10 @@ pub struct Backlog {
     pub bytes: u64,
     /// How long ago the oldest was stored.
     pub age: Duration,
-    /// Damaged files that were set aside since the start; their jobs aren't among these.
+    /// Damaged files that were set aside since the start.
     pub damaged_files: u32,
+    /// Jobs that damage took since the start, at the most.
+    pub lost_jobs: u64,
 }
 
 /// A page ends at this many bytes, so that reading holds a bounded part of the queue in memory.

@@ -8,6 +8,7 @@
 //! that there is, and holds up nobody.
 
 mod position;
+mod salvage;
 mod store;
 mod table;
 mod writer;

@@ -1,17 +1,30 @@
 //! The outage journal: redb files in the data folder that keep what Redis hasn't confirmed in time, with its identity,
 //! until Redis has it. And the identity itself: who this producer is, and how often it began anew.
 //!
-//! One thread writes; what is waiting for it is committed together, with one fsync. In the files, by lane (one for each
-//! stream): `batches` from a place (0, 1, 2 …) to a batch, `runs` from the place of a first batch to its position (the
-//! batches behind it follow in number and place), `lanes` with what the server had confirmed. After a failed commit a
-//! new file is begun, and says which places of the older ones are void, because their batches were refused.
+//! One thread writes; what is waiting for it is committed together, with one fsync. In the files: `batches` from a lane
+//! (one for each stream) and a place (0, 1, 2 …) to a batch, and the `notes`, which say what of it is unresolved.
+//! After a failed commit a new file is begun; its notes don't name what was refused, so whatever reached the disk of that
+//! counts for nothing.
+//!
+//! The next file is made ahead: on a full disk the notes have a place in it. Without them Redis couldn't be given what
+//! fills the disk. New jobs are taken again when there is room for another one.
 
 mod batch;
+mod notes;
 mod tables;
 mod writer;
 
-use std::sync::Arc;
+#[cfg(test)]
+#[path = "../../tests/it/support/bad_disk.rs"]
+mod bad_disk;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+use super::files::LastCommit;
+
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -94,6 +107,11 @@ pub struct Journal {
 pub struct Usage {
     jobs: AtomicU64,
     bytes: AtomicU64,
+    /// Damaged batches by lane and place: one may be met several times.
+    lost: Mutex<BTreeSet<(u32, u64)>>,
+    /// Damaged batches that have no place, and files.
+    lost_batches: AtomicU64,
+    damaged_files: AtomicU64,
 }
 
 impl Usage {
@@ -105,6 +123,27 @@ impl Usage {
     /// Their bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Batches that damage took, at the most, since the start.
+    pub fn lost_batches(&self) -> u64 {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.len() as u64 + self.lost_batches.load(Ordering::Relaxed)
+    }
+
+    /// Damaged files that were set aside since the start.
+    pub fn damaged_files(&self) -> u64 {
+        self.damaged_files.load(Ordering::Relaxed)
+    }
+
+    /// A batch is gone; false if that is known.
+    fn note_lost(&self, lane: u32, place: u64) -> bool {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert((lane, place))
+    }
+
+    fn note_damage(&self, files: &Files) {
+        self.damaged_files.store(u64::from(files.set_aside_count()), Ordering::Relaxed);
+        self.lost_batches.store(files.loss().lost_at_most, Ordering::Relaxed);
     }
 
     fn add(&self, jobs: u64, bytes: u64) {
@@ -130,7 +169,7 @@ impl Journal {
         lanes: u32,
         limit_bytes: u64,
     ) -> Result<(Journal, JournalWriter, Identity, Vec<Recovered>), OpenError> {
-        let files = Arc::new(Files::find(folder, "journal", open)?);
+        let files = Arc::new(Files::find(folder, "journal", open, Arc::new(tables::salvage))?);
         let usage = Arc::new(Usage::default());
         let (orders, receiver) = mpsc::channel(256);
         let (health_sender, health) = watch::channel(Health::Up);
@@ -167,8 +206,12 @@ impl Journal {
     /// Reads batches behind each other: as many as fit into one read, and one at least. A batch that is damaged is
     /// reported and comes out empty.
     pub(super) async fn read(&self, lane: u32, place: u64, len: u64) -> Result<Vec<Batch>, JournalError> {
-        let files = Arc::clone(&self.files);
-        let read = move || tables::read_batches(&files, lane, place, len, READ_LIMIT_BYTES);
+        let (files, usage) = (Arc::clone(&self.files), Arc::clone(&self.usage));
+        let read = move || {
+            let batches = tables::read_batches(&files, &usage, lane, place, len, READ_LIMIT_BYTES);
+            usage.note_damage(&files);
+            batches
+        };
         let read = tokio::task::spawn_blocking(read).await;
         read.map_err(|error| JournalError::Read(error.to_string()))?
     }

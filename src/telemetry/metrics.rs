@@ -162,6 +162,7 @@ pub struct Metrics {
     embedded_bytes: Gauge<u64, AtomicU64>,
     embedded_age_seconds: Gauge<f64, AtomicU64>,
     embedded_damaged_files: Gauge<u64, AtomicU64>,
+    embedded_lost_jobs: Gauge<u64, AtomicU64>,
     /// Requests let in because the allowlists only report.
     pub allowlist_reported: Counter,
     signed_but_blocked: Family<OfIntegration, Counter>,
@@ -231,6 +232,7 @@ impl Default for Metrics {
             embedded_bytes: Gauge::default(),
             embedded_age_seconds: Gauge::default(),
             embedded_damaged_files: Gauge::default(),
+            embedded_lost_jobs: Gauge::default(),
             allowlist_reported: Counter::default(),
             signed_but_blocked: Family::default(),
             handshakes: Family::default(),
@@ -279,6 +281,11 @@ impl Default for Metrics {
             "embedded_damaged_files",
             "Damaged files of the embedded queue that were set aside since the start",
             metrics.embedded_damaged_files.clone(),
+        );
+        registry.register(
+            "embedded_lost_jobs",
+            "Jobs of the embedded queue that damage took since the start, at the most",
+            metrics.embedded_lost_jobs.clone(),
         );
         registry.register(
             "allowlist_reported",
@@ -348,6 +355,7 @@ impl Metrics {
         self.embedded_bytes.set(backlog.bytes);
         self.embedded_age_seconds.set(backlog.age.as_secs_f64());
         self.embedded_damaged_files.set(u64::from(backlog.damaged_files));
+        self.embedded_lost_jobs.set(backlog.lost_jobs);
     }
 
     /// Counts an answered handshake.

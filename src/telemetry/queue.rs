@@ -33,6 +33,10 @@ pub struct QueueMetrics {
     pub journal_bytes: Gauge<u64, AtomicU64>,
     /// Since when the journal holds jobs, in seconds.
     pub journal_age_seconds: Gauge<u64, AtomicU64>,
+    /// Damaged files of the journal that were set aside since the start.
+    pub journal_damaged_files: Gauge<u64, AtomicU64>,
+    /// Batches of the journal that damage took since the start, at the most.
+    pub journal_lost_batches: Gauge<u64, AtomicU64>,
     /// Jobs of the embedded queue that are still to be moved to Redis.
     pub moving_jobs: Gauge<u64, AtomicU64>,
     /// Connections to Redis that were given up.
@@ -65,6 +69,16 @@ impl QueueMetrics {
             "journal_age_seconds",
             "Seconds since the outage journal was last empty",
             self.journal_age_seconds.clone(),
+        );
+        registry.register(
+            "journal_damaged_files",
+            "Damaged files of the outage journal that were set aside since the start",
+            self.journal_damaged_files.clone(),
+        );
+        registry.register(
+            "journal_lost_batches",
+            "Batches of the outage journal that damage took since the start, at the most",
+            self.journal_lost_batches.clone(),
         );
         let moving = "Jobs of the embedded queue that are still to be moved to Redis";
         registry.register("moving_jobs", moving, self.moving_jobs.clone());

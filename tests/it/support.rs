@@ -1,6 +1,7 @@
 //! The harness: gateways in this process and as real processes, a client that sends raw bytes, a real redis-server and nginx.
 
 pub mod attempts;
+pub mod bad_disk;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
@@ -16,6 +17,7 @@ pub mod redis_cluster;
 pub mod redis_server;
 pub mod tcp_proxy;
 
+use retrieve_gateway::queue::files::LastCommit;
 use std::future::Future;
 use std::time::Duration;
 

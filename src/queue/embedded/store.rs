@@ -1,16 +1,18 @@
 //! What the embedded queue holds: its files, the last number, and the position up to which everything is handled.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redb::Database;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::position::PositionFile;
+use super::salvage::salvage;
 use super::table::{self, Total};
-use crate::queue::files::{Files, Folder, OpenError, OpenFile};
+use crate::queue::files::{Files, Folder, Moment, OpenError, OpenFile};
 use crate::queue::{AcknowledgeError, Backlog, Page, ReadError};
 
 /// The files' names begin with it.
@@ -24,6 +26,10 @@ const PASSED_OVER: u64 = 1_000_000_000;
 pub(super) struct Store {
     pub(super) files: Files,
     position: Mutex<PositionFile>,
+    /// Numbers that hold nothing, by the first: how many. What lies there was refused, because its commit failed.
+    voids: RwLock<BTreeMap<u64, u64>>,
+    /// Numbers of jobs that were found to be damaged when they were read.
+    damaged: Mutex<BTreeSet<u64>>,
     /// Up to here everything was handled. Durable before it is seen here.
     pub(super) acknowledged: watch::Sender<u64>,
     /// The last number that is durable and answered for. What lies behind it isn't shown yet.
@@ -42,7 +48,7 @@ impl Store {
         let path = folder.path().to_owned();
         let failed = |source| OpenError::Folder { folder: path.clone(), source };
         let (position, acknowledged) = PositionFile::open(&folder).map_err(failed)?;
-        let files = Files::find(folder, PREFIX, open)?;
+        let files = Files::find(folder, PREFIX, open, salvage(acknowledged))?;
         let (generation, active) = match files.open_last()? {
             Some(last) => last,
             None => files.create(table::prepare)?,
@@ -51,22 +57,34 @@ impl Store {
         let is_used = table::first_number(&active).map_err(unreadable)?.is_some();
         files.activate(generation, active);
         // Only a file that was never used leaves it to the older ones what the last number is.
-        let all = match files.open_all() {
+        let all = match files.open_all(Moment::Start) {
             Err(error) if !is_used => return Err(error),
             Err(_) => files.opened(),
             Ok(all) => all,
         };
         let mut last = acknowledged;
+        let mut voids = BTreeMap::new();
         for (generation, file) in &all {
-            let number = table::last_number(file).map_err(|error| files.file_error(*generation, &error))?;
-            last = last.max(number);
+            let unreadable = |error: redb::Error| files.file_error(*generation, &error);
+            voids.extend(table::voids(file).map_err(unreadable)?);
+            last = last.max(table::last_number(file).map_err(unreadable)?);
         }
-        if files.set_aside_count() > 0 {
+        // Numbers that were refused or passed over are given to nobody.
+        last = voids.iter().fold(last, |last, (first, len)| last.max(first + len - 1));
+        if files.loss().is_end_unknown
+            && let Some((generation, active)) = files.active()
+        {
+            let passed_over = (last + 1, PASSED_OVER);
+            table::note_voids(&active, &[passed_over])
+                .map_err(|error| files.file_error(generation, &error))?;
+            voids.extend([passed_over]);
             last += PASSED_OVER;
         }
         let store = Store {
             files,
             position: Mutex::new(position),
+            voids: RwLock::new(voids),
+            damaged: Mutex::default(),
             acknowledged: watch::Sender::new(acknowledged),
             last: watch::Sender::new(last),
         };
@@ -78,7 +96,7 @@ impl Store {
 
     /// Whether a folder holds such files.
     pub(super) fn is_in(folder: &Arc<Folder>, open: OpenFile) -> Result<bool, OpenError> {
-        Ok(Files::find(Arc::clone(folder), PREFIX, open)?.has_any())
+        Ok(Files::find(Arc::clone(folder), PREFIX, open, salvage(0))?.has_any())
     }
 
     /// What the active file holds.
@@ -92,17 +110,39 @@ impl Store {
         let unavailable = |error: &dyn fmt::Display| ReadError::Unavailable(error.to_string());
         let last = *self.last.borrow();
         let after = after.max(*self.acknowledged.borrow());
-        let files = self.files.open_all().map_err(|error| unavailable(&error))?;
+        let files = self.files.open_all(Moment::Running).map_err(|error| unavailable(&error))?;
         let mut page = Page { entries: Vec::new(), last: after.to_string() };
         let mut bytes = 0;
         for (_, file) in files {
-            table::add_jobs(&file, after, last, limit, &mut bytes, &mut page)
+            let numbers = after.saturating_add(1)..=last;
+            let is_void = |number| self.is_void(number);
+            let damaged = table::add_jobs(&file, numbers, is_void, limit, &mut bytes, &mut page)
                 .map_err(|error| unavailable(&error))?;
+            self.note_damaged(&damaged);
         }
         if let Some(entry) = page.entries.last() {
             page.last.clone_from(&entry.position);
         }
         Ok(page)
+    }
+
+    /// What lies at these numbers in the files so far counts for nothing. A new file's note makes that durable.
+    pub(super) fn add_void(&self, first: u64, len: u64) {
+        self.voids.write().unwrap_or_else(PoisonError::into_inner).insert(first, len);
+    }
+
+    fn is_void(&self, number: u64) -> bool {
+        let voids = self.voids.read().unwrap_or_else(PoisonError::into_inner);
+        voids.range(..=number).next_back().is_some_and(|(first, len)| number - first < *len)
+    }
+
+    fn note_damaged(&self, numbers: &[u64]) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        for number in numbers {
+            if damaged.insert(*number) {
+                error!(number, "a job of the embedded queue is damaged and can't be delivered");
+            }
+        }
     }
 
     /// Makes a position durable as handled, and removes the files that only hold what is. Returns the position that
@@ -124,7 +164,7 @@ impl Store {
 
     /// Removes older files in which everything is acknowledged, if the active one has taken over the numbers. What
     /// can't be removed now is tried again with the next acknowledgement.
-    fn remove_acknowledged(&self) {
+    pub(super) fn remove_acknowledged(&self) {
         for (generation, file) in self.acknowledged_files() {
             // Marks of deliveries that may still be repeated are carried over by the writer first.
             if table::seen_until(&file).is_ok_and(|until| until <= now()) {
@@ -136,18 +176,27 @@ impl Store {
         }
     }
 
-    /// Older files in which everything is acknowledged, if the active one has taken over the numbers.
+    /// Older files in which everything is acknowledged, if the active one has taken over the numbers. While no new file
+    /// can be made, because the disk is full, there is no active one, and older files are what makes room; the
+    /// position remembers the numbers as well.
     fn acknowledged_files(&self) -> Vec<(u32, Arc<Database>)> {
         let acknowledged = *self.acknowledged.borrow();
-        let Some((active, file)) = self.files.active() else { return Vec::new() };
-        if !matches!(table::first_number(&file), Ok(Some(_))) {
+        // No file need be opened for that.
+        if acknowledged == 0 {
+            return Vec::new();
+        }
+        let candidates = self.files.older_generations();
+        if let Some((_, file)) = self.files.active()
+            && !matches!(table::first_number(&file), Ok(Some(_)))
+        {
             return Vec::new();
         }
         // One that can't be opened doesn't keep the others. The writer may have gone over to a newer file meanwhile,
         // which is still empty and must not pass for one in which everything is acknowledged.
-        let mut files = self.files.open_all().unwrap_or_else(|_| self.files.opened());
+        let mut files = self.files.open_all(Moment::Running).unwrap_or_else(|_| self.files.opened());
         files.retain(|(generation, file)| {
-            *generation < active && table::last_number(file).is_ok_and(|last| last <= acknowledged)
+            let last = || table::last_number_but(file, |number| self.is_void(number));
+            candidates.contains(generation) && last().is_ok_and(|last| last <= acknowledged)
         });
         files
     }
@@ -160,7 +209,10 @@ impl Store {
     /// What isn't acknowledged, in the files that are open.
     pub(super) fn backlog(&self) -> Backlog {
         let acknowledged = *self.acknowledged.borrow();
-        let mut backlog = Backlog { damaged_files: self.files.set_aside_count(), ..Backlog::default() };
+        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        let lost_jobs = self.files.loss().lost_at_most + damaged;
+        let mut backlog =
+            Backlog { damaged_files: self.files.set_aside_count(), lost_jobs, ..Backlog::default() };
         for (_, file) in self.files.opened() {
             // A file that can't be read now counts again when it can.
             let Ok(rest) = table::rest(&file, acknowledged) else { continue };

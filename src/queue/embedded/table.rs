@@ -2,15 +2,17 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `jobs` | a job's number | its document |
+//! | `jobs` | a job's number | a record ([`frame`]): number, time and document |
 //! | `batches` | the last number of a batch | jobs and bytes in this file up to it, and its time in Unix milliseconds |
 //! | `meta` | `first` | the number that the file begins with, written with its first batch |
 //! | `meta` | `seen_until` | when the last of the marks ends |
-//! | `seen` | what repeats of a delivery have in common | the first job's id, and until when repeats are dropped (Unix milliseconds) |
+//! | `seen` | what repeats of a delivery have in common | a record: the first job's id, and until when repeats are dropped (Unix milliseconds) |
+//! | `notes` | 0 | a record: the number that the file begins with |
+//! | `notes`, `notes again` | a number | a record: how many numbers from there on hold nothing, whatever an older file says |
 //!
-//! A file without `first` was made ahead and never used.
+//! A file without `first` was made ahead and never used. Records can be read without the tables, where a file is damaged.
 
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,15 +22,19 @@ use redb::{
 
 use uuid::Uuid;
 
+use crate::queue::frame::{self, Kind};
 use crate::queue::lane::{Append, BATCH_LIMIT_BYTES};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
 
-const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
-const BATCHES: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("batches");
+pub(super) const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
+pub(super) const BATCHES: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("batches");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FIRST: &str = "first";
 const SEEN_UNTIL: &str = "seen_until";
-const SEEN: TableDefinition<'_, &str, (u128, u64)> = TableDefinition::new("seen");
+pub(super) const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
+const NOTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes");
+/// Another copy of the void numbers, on a page of its own: without them what was refused would be delivered.
+const NOTES_AGAIN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes again");
 
 /// Filler that a new file is given and relieved of: it proves that there is room for a batch, and keeps it.
 const SPARE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spare");
@@ -89,9 +95,9 @@ pub(super) fn commit(
         return Ok(Stored { total: before, repeats });
     }
     if before.jobs == 0 {
-        transaction.open_table(META)?.insert(FIRST, first)?;
+        note_first(&transaction, first)?;
     }
-    let total = insert(&transaction, &stored, first, before)?;
+    let total = insert(&transaction, &stored, first, before, now)?;
     let last = first + stored.len() as u64 - 1;
     transaction.open_table(BATCHES)?.insert(last, (total.jobs, total.bytes, now))?;
     transaction.commit()?;
@@ -117,7 +123,7 @@ fn mark(
             continue;
         };
         let key = dedupe.key.as_str();
-        let here = seen.get(key)?.map(|mark| mark.value());
+        let here = seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key));
         let mut first = here.filter(|(_, until)| *until > now);
         for file in older.iter().rev() {
             first = match first {
@@ -130,14 +136,64 @@ fn mark(
             let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX);
             let until = now.saturating_add(within);
             latest = latest.max(until);
-            seen.insert(key, (append.id().as_u128(), until))?;
+            seen.insert(key, encode_mark(append.id().as_u128(), until, key).as_slice())?;
         }
     }
     note_latest(transaction, latest)?;
     Ok(repeats)
 }
 
-fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::Error> {
+fn encode_mark(job: u128, until: u64, key: &str) -> Vec<u8> {
+    frame::encode(Kind::Mark, (until, 0), &[&job.to_le_bytes(), key.as_bytes()].concat())
+}
+
+/// None if it is damaged, or that of another delivery.
+pub(super) fn decode_mark(encoded: &[u8], key: &str) -> Option<(u128, u64)> {
+    let ((until, _), content) = frame::decode(encoded, Kind::Mark)?;
+    let (job, of) = content.split_first_chunk()?;
+    (of == key.as_bytes()).then(|| (u128::from_le_bytes(*job), until))
+}
+
+/// Notes which number the file begins with.
+pub(super) fn note_first(transaction: &WriteTransaction, first: u64) -> Result<(), redb::Error> {
+    transaction.open_table(META)?.insert(FIRST, first)?;
+    let record = frame::encode(Kind::First, (first, 0), &[]);
+    transaction.open_table(NOTES)?.insert(0, record.as_slice())?;
+    Ok(())
+}
+
+/// Notes that these numbers hold nothing, whatever an older file says.
+pub(super) fn note_voids(file: &Database, voids: &[(u64, u64)]) -> Result<(), redb::Error> {
+    let transaction = file.begin_write()?;
+    for table in [NOTES, NOTES_AGAIN] {
+        let mut notes = transaction.open_table(table)?;
+        for (first, len) in voids {
+            notes.insert(first, frame::encode(Kind::Void, (*first, *len), &[]).as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The numbers that hold nothing: the first, and how many.
+pub(super) fn voids(file: &Database) -> Result<Vec<(u64, u64)>, redb::Error> {
+    let transaction = file.begin_read()?;
+    let mut voids = Vec::new();
+    for table in [NOTES, NOTES_AGAIN] {
+        let notes = match transaction.open_table(table) {
+            Ok(notes) => notes,
+            Err(TableError::TableDoesNotExist(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for note in notes.iter()? {
+            let (_, record) = note?;
+            voids.extend(frame::decode(record.value(), Kind::Void).map(|(numbers, _)| numbers));
+        }
+    }
+    Ok(voids)
+}
+
+pub(super) fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
     let before = meta.get(SEEN_UNTIL)?.map_or(0, |until| until.value());
     if latest > before {
@@ -149,7 +205,7 @@ fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::
 fn find_mark(file: &Database, key: &str) -> Result<Option<(u128, u64)>, redb::Error> {
     let transaction = file.begin_read()?;
     match transaction.open_table(SEEN) {
-        Ok(seen) => Ok(seen.get(key)?.map(|mark| mark.value())),
+        Ok(seen) => Ok(seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key))),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -186,9 +242,9 @@ pub(super) fn carry_marks(
             let (key, value) = mark?;
             count += 1;
             last = Some(key.value().to_owned());
-            let (job, until) = value.value();
+            let Some((_, until)) = decode_mark(value.value(), key.value()) else { continue };
             if until > now && seen.get(key.value())?.is_none() {
-                seen.insert(key.value(), (job, until))?;
+                seen.insert(key.value(), value.value())?;
                 latest = latest.max(until);
             }
         }
@@ -203,39 +259,52 @@ fn insert(
     batch: &[&Append],
     first: u64,
     mut total: Total,
+    now: u64,
 ) -> Result<Total, redb::Error> {
     let mut table = transaction.open_table(JOBS)?;
     for (number, append) in (first..).zip(batch) {
-        table.insert(number, append.document().as_ref())?;
+        let mut record = table.insert_reserve(number, frame::HEADER_BYTES + append.document().len())?;
+        frame::fill(record.as_mut(), Kind::Job, (number, now), append.document());
         total.jobs += 1;
         total.bytes += append.document().len() as u64;
     }
     Ok(total)
 }
 
-/// Adds the jobs with numbers behind `after` and up to `last`, as far as the page has room.
+/// Adds the jobs with numbers behind `after` and up to `last`, as far as the page has room. Those that are damaged are left
+/// out, and their numbers returned.
 pub(super) fn add_jobs(
     file: &Database,
-    after: u64,
-    last: u64,
+    numbers: RangeInclusive<u64>,
+    is_void: impl Fn(u64) -> bool,
     limit: usize,
     bytes: &mut usize,
     page: &mut Page,
-) -> Result<(), redb::Error> {
-    if after >= last {
-        return Ok(());
+) -> Result<Vec<u64>, redb::Error> {
+    let mut damaged = Vec::new();
+    if numbers.is_empty() {
+        return Ok(damaged);
     }
     let table = file.begin_read()?.open_table(JOBS)?;
-    for job in table.range(after + 1..=last)? {
+    for job in table.range(numbers)? {
         if page.entries.len() >= limit || *bytes >= PAGE_LIMIT_BYTES {
             break;
         }
-        let (number, document) = job?;
-        *bytes += document.value().len();
-        let document = Bytes::copy_from_slice(document.value());
-        page.entries.push(Entry { position: number.value().to_string(), document });
+        let (number, record) = job?;
+        let number = number.value();
+        if is_void(number) {
+            continue;
+        }
+        match frame::decode(record.value(), Kind::Job) {
+            Some(((of, _), document)) if of == number => {
+                *bytes += document.len();
+                let document = Bytes::copy_from_slice(document);
+                page.entries.push(Entry { position: number.to_string(), document });
+            }
+            _ => damaged.push(number),
+        }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// The number that the file begins with; None if it was never used.
@@ -249,6 +318,18 @@ pub(super) fn last_number(file: &Database) -> Result<u64, redb::Error> {
     let first = first_number(file)?.unwrap_or(0);
     let last = file.begin_read()?.open_table(JOBS)?.last()?.map_or(0, |(number, _)| number.value());
     Ok(last.max(first.saturating_sub(1)))
+}
+
+/// The last number that holds something.
+pub(super) fn last_number_but(file: &Database, is_void: impl Fn(u64) -> bool) -> Result<u64, redb::Error> {
+    let jobs = file.begin_read()?.open_table(JOBS)?;
+    for job in jobs.iter()?.rev() {
+        let number = job?.0.value();
+        if !is_void(number) {
+            return Ok(number);
+        }
+    }
+    Ok(0)
 }
 
 /// All that the file holds.

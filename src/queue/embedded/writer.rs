@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::store::{Store, now};
 use super::table::{self, Total};
-use crate::queue::files::OpenError;
+use crate::queue::files::{Moment, OpenError, guarded};
 use crate::queue::lane::{Append, Waiting, refuse};
 use crate::queue::{Health, QueueError};
 
@@ -89,11 +89,10 @@ impl EmbeddedWriter {
                     self.find_marks();
                 }
                 Event::Idle => {
-                    if let Err(error) = self.carry_marks() {
-                        self.fail(Vec::new(), &error);
-                        if !self.recover(runtime) {
-                            break;
-                        }
+                    if let Err(error) = self.carry_marks()
+                        && !self.recover(runtime, 0, Vec::new(), &error)
+                    {
+                        break;
                     }
                 }
                 Event::Batch(batch) if self.is_full() => refuse(batch, &QueueError::Unavailable(self.full())),
@@ -112,8 +111,7 @@ impl EmbeddedWriter {
                         Err(error) => {
                             // What may be on the disk has these numbers.
                             number += batch.len() as u64;
-                            self.fail(batch, &error);
-                            if !self.recover(runtime) {
+                            if !self.recover(runtime, first, batch, &error) {
                                 break;
                             }
                         }
@@ -166,13 +164,13 @@ impl EmbeddedWriter {
     fn commit(&mut self, batch: &[Append], first: u64) -> Result<Vec<Option<Uuid>>, redb::Error> {
         let (generation, file) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
         let older = match batch.iter().any(|append| append.dedupe().is_some()) {
-            true => self.store.files.open_all().unwrap_or_else(|_| self.store.files.opened()),
+            true => self.store.files.open_all(Moment::Running).unwrap_or_else(|_| self.store.files.opened()),
             false => Vec::new(),
         };
         let older: Vec<_> =
             older.into_iter().filter(|(other, _)| *other != generation).map(|(_, file)| file).collect();
         let before = self.active;
-        let stored = table::commit(&file, &older, batch, first, before, now())?;
+        let stored = guarded(|| table::commit(&file, &older, batch, first, before, now()))?;
         self.active = stored.total;
         self.backlog_bytes += self.active.bytes - before.bytes;
         Ok(stored.repeats)
@@ -231,18 +229,21 @@ impl EmbeddedWriter {
         self.active = Total::default();
     }
 
-    /// The batch may or may not be in the file.
-    fn fail(&self, batch: Vec<Append>, error: &redb::Error) {
-        error!(%error, jobs = batch.len(), "the embedded queue couldn't commit; its jobs were answered 503");
+    /// The batch may or may not be in the file. Begins a new one as soon as one can be written, which says that the
+    /// batch's numbers are void; refuses the batch, and what comes meanwhile. False if the lane closed first.
+    fn recover(&mut self, runtime: &Handle, first: u64, batch: Vec<Append>, error: &redb::Error) -> bool {
+        error!(%error, jobs = batch.len(), "the embedded queue couldn't commit; its jobs are answered 503");
         self.health.send_replace(Health::Down(error.to_string()));
-        refuse(batch, &QueueError::Unconfirmed);
-    }
-
-    /// Begins a new file as soon as one can be written; refuses what comes meanwhile. False if the lane closed first.
-    fn recover(&mut self, runtime: &Handle) -> bool {
         self.store.files.retire_active();
+        let voids = [(first, batch.len() as u64)];
+        let voids = if batch.is_empty() { &[][..] } else { &voids[..] };
+        voids.iter().for_each(|(first, len)| self.store.add_void(*first, *len));
+        let mut refused = Some(batch);
         loop {
-            match self.next_file(runtime) {
+            // Those who wait are told once it is on the disk that their jobs don't count, if that can be done at once.
+            let next = self.next_file(runtime, voids);
+            refuse(refused.take().unwrap_or_default(), &QueueError::Unconfirmed);
+            match next {
                 Ok((generation, file)) => {
                     self.begin(generation, file);
                     info!(generation, "the embedded queue takes jobs again, in a new file");
@@ -253,6 +254,8 @@ impl EmbeddedWriter {
                 Err(error) => {
                     warn!(%error, "a new file for the embedded queue can't be made yet");
                     self.health.send_replace(Health::Down(error.to_string()));
+                    // What was acknowledged while the last file was still empty is there yet.
+                    self.store.remove_acknowledged();
                 }
             }
             if !self.refuse_for(runtime, RETRY_PAUSE) {
@@ -261,12 +264,21 @@ impl EmbeddedWriter {
         }
     }
 
-    /// The file that was made ahead, or one that is made now.
-    fn next_file(&mut self, runtime: &Handle) -> Result<(u32, Arc<Database>), OpenError> {
-        match self.next.take().map(|next| runtime.block_on(next)) {
-            Some(Ok(Ok(file))) => Ok(file),
-            Some(Ok(Err(_)) | Err(_)) | None => self.store.files.create(table::prepare),
+    /// The file that was made ahead, or one that is made now, with a note of void numbers.
+    fn next_file(
+        &mut self,
+        runtime: &Handle,
+        voids: &[(u64, u64)],
+    ) -> Result<(u32, Arc<Database>), OpenError> {
+        let files = &self.store.files;
+        if let Some(Ok(Ok((generation, file)))) = self.next.take().map(|next| runtime.block_on(next)) {
+            table::note_voids(&file, voids).map_err(|error| files.file_error(generation, &error))?;
+            return Ok((generation, file));
         }
+        files.create(|file| {
+            table::prepare(file)?;
+            table::note_voids(file, voids)
+        })
     }
 
     fn refuse_for(&mut self, runtime: &Handle, pause: Duration) -> bool {

@@ -1,19 +1,33 @@
-//! A batch as it lies in the journal: its jobs behind each other, and a checksum over all of it.
+//! A batch as it lies in the journal: a record ([`frame`]) that says where it belongs, and its jobs behind each other. So
+//! it can be told without everything around it which lane it is of, who numbered it, and with what number.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::job::Dedupe;
+use crate::queue::frame::{self, Header, Kind};
+use crate::queue::producer::Position;
 
 /// The version of the encoding.
 const VERSION: u8 = 1;
 
-/// How much of SHA-256 is kept: it tells damage, not forgery.
-const CHECKSUM_BYTES: usize = 8;
+/// Where a batch belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Its lane.
+    pub lane: u32,
+    /// Its place in the lane.
+    pub place: u64,
+    /// How many jobs it has.
+    pub jobs: u32,
+    /// Who numbered it.
+    pub producer: Uuid,
+    /// The number that it had when it was written: it may have been numbered anew.
+    pub position: Position,
+}
 
 /// A job of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +47,12 @@ pub fn size_bytes(batch: &[Document]) -> usize {
 }
 
 /// Writes a batch.
-pub fn encode(batch: &[Document]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(size_bytes(batch) + batch.len() * 8 + 16);
+pub fn encode(lane: u32, place: u64, producer: Uuid, position: Position, batch: &[Document]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size_bytes(batch) + batch.len() * 8 + 48);
     out.push(VERSION);
+    out.extend_from_slice(producer.as_bytes());
+    out.extend_from_slice(&position.epoch.to_le_bytes());
+    out.extend_from_slice(&position.seq.to_le_bytes());
     push_length(&mut out, batch.len());
     for document in batch {
         match &document.dedupe {
@@ -51,9 +68,16 @@ pub fn encode(batch: &[Document]) -> Vec<u8> {
         push_length(&mut out, document.bytes.len());
         out.extend_from_slice(&document.bytes);
     }
-    let checksum = Sha256::digest(&out);
-    out.extend_from_slice(&checksum[..CHECKSUM_BYTES]);
-    out
+    let jobs = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+    frame::encode(Kind::Batch, (place, u64::from(lane) << 32 | u64::from(jobs)), &out)
+}
+
+/// The lane, the place and the number of jobs that a batch's header says.
+pub fn place_of(header: &Header) -> (u32, u64, u32) {
+    let (place, rest) = header.numbers;
+    #[allow(clippy::cast_possible_truncation)]
+    let (lane, jobs) = ((rest >> 32) as u32, rest as u32);
+    (lane, place, jobs)
 }
 
 /// Lengths fit: a batch holds 256 jobs and a body is at most 32 MiB.
@@ -61,19 +85,37 @@ fn push_length(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
 }
 
-/// Reads a batch. None if it is damaged.
-pub fn decode(bytes: &[u8]) -> Option<Batch> {
-    let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
-    if Sha256::digest(content)[..CHECKSUM_BYTES] != *checksum {
-        return None;
-    }
-    let mut rest = Bytes::copy_from_slice(content);
-    if take(&mut rest, 1)?[0] != VERSION {
+/// Reads a batch. None if it is damaged, or another one.
+pub fn decode(bytes: &[u8], lane: u32, place: u64) -> Option<Batch> {
+    let header = frame::header(bytes)?;
+    let (_, content) = frame::decode(bytes, Kind::Batch)?;
+    let (label, mut rest) = open(&header, content)?;
+    if (label.lane, label.place) != (lane, place) {
         return None;
     }
     let count = take_length(&mut rest)?;
     let documents = (0..count).map(|_| take_document(&mut rest)).collect::<Option<Vec<_>>>()?;
     rest.is_empty().then(|| documents.into())
+}
+
+/// Where a batch belongs, by its header and its content.
+pub fn label(header: &Header, content: &[u8]) -> Option<Label> {
+    Some(open(header, content)?.0)
+}
+
+fn open(header: &Header, content: &[u8]) -> Option<(Label, Bytes)> {
+    let (lane, place, jobs) = place_of(header);
+    let mut rest = Bytes::copy_from_slice(content);
+    if take(&mut rest, 1)?[0] != VERSION {
+        return None;
+    }
+    let producer = Uuid::from_slice(&take(&mut rest, 16)?).ok()?;
+    let position = Position { epoch: take_number(&mut rest)?, seq: take_number(&mut rest)? };
+    Some((Label { lane, place, jobs, producer, position }, rest))
+}
+
+fn take_number(rest: &mut Bytes) -> Option<u64> {
+    Some(u64::from_le_bytes(take(rest, 8)?.as_ref().try_into().ok()?))
 }
 
 fn take_document(rest: &mut Bytes) -> Option<Document> {
@@ -82,7 +124,7 @@ fn take_document(rest: &mut Bytes) -> Option<Document> {
         length => {
             let key = String::from_utf8(take(rest, length)?.to_vec()).ok()?;
             let job = Uuid::from_slice(&take(rest, 16)?).ok()?;
-            let within = u64::from_le_bytes(take(rest, 8)?.as_ref().try_into().ok()?);
+            let within = take_number(rest)?;
             Some((job, Dedupe { key, within: Duration::from_millis(within) }))
         }
     };
@@ -117,18 +159,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_and_a_flipped_bit_is_noticed(
+        fn what_is_written_is_read_in_its_place_alone(
             documents in proptest::collection::vec(any_document(), 0..8),
-            at in any::<prop::sample::Index>(),
-            bit in 0..8,
+            (lane, place, epoch, seq) in any::<(u32, u64, u64, u64)>(),
         ) {
-            let encoded = encode(&documents);
-            let decoded = decode(&encoded);
+            let (producer, position) = (Uuid::new_v4(), Position { epoch, seq });
+            let encoded = encode(lane, place, producer, position, &documents);
+            let decoded = decode(&encoded, lane, place);
             prop_assert_eq!(decoded.as_deref(), Some(documents.as_slice()));
-            let mut damaged = encoded.clone();
-            damaged[at.index(encoded.len())] ^= 1u8 << bit;
-            prop_assert_eq!(decode(&damaged), None);
-            prop_assert_eq!(decode(&encoded[..at.index(encoded.len())]), None);
+            let jobs = u32::try_from(documents.len()).unwrap();
+            let header = frame::header(&encoded).unwrap();
+            let expect = Label { lane, place, jobs, producer, position };
+            prop_assert_eq!(label(&header, &encoded[frame::HEADER_BYTES..]), Some(expect));
+            prop_assert_eq!(decode(&encoded, lane, place ^ 1), None);
+            prop_assert_eq!(decode(&encoded, lane ^ 1, place), None);
         }
     }
 }

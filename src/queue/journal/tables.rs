@@ -1,102 +1,45 @@
-//! The journal's tables in one file, and what is read from all of them.
+//! The journal's batches in one file, and what is read from all of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{Database, ReadableDatabase, Table, TableDefinition};
 use tracing::error;
 use uuid::Uuid;
 
-use super::batch::{self, Batch};
-use super::{JournalError, Recovered};
-use crate::queue::files::Files;
-use crate::queue::producer::{Position, Run};
+use super::batch::{self, Batch, Label};
+use super::notes::{LaneNotes, Notes};
+use super::{JournalError, Usage};
+use crate::queue::files::{Files, Loss, Moment};
+use crate::queue::frame::{self, Found as FoundFrame, Frames, Kind};
+use crate::queue::producer::{BEGINNING, Run};
 
 /// From lane and place to a batch.
 pub const BATCHES: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("batches");
-/// From lane and place of a first batch to its position: epoch and number.
-pub const RUNS: TableDefinition<'_, (u32, u64), (u64, u64)> = TableDefinition::new("runs");
-/// From lane to what the server must have reached (epoch and number) and the first place that wasn't given away.
-pub const LANES: TableDefinition<'_, u32, (u64, u64, u64)> = TableDefinition::new("lanes");
-/// From lane to the place below which everything was resolved when all of it was numbered anew; what older files say of
-/// numbers doesn't count any more.
-pub const RENUMBERED: TableDefinition<'_, u32, u64> = TableDefinition::new("renumbered");
-/// From lane and place to how many places from there on hold nothing, whatever an older file says.
-pub const VOIDS: TableDefinition<'_, (u32, u64), u64> = TableDefinition::new("voids");
-/// The producer's id and its last epoch, under the key 0.
-pub const IDENTITY: TableDefinition<'_, u8, (u128, u64)> = TableDefinition::new("identity");
 
-/// What is carried from file to file.
-#[derive(Clone, Debug, Default)]
-pub struct Notes {
-    /// The producer's id; nil before the first start.
-    pub producer: Uuid,
-    /// Its last epoch.
-    pub epoch: u64,
-    /// By lane: what the server must have reached, and the next place.
-    pub lanes: BTreeMap<u32, (Position, u64)>,
-    /// By lane and place: how many places hold nothing.
-    pub voids: BTreeMap<(u32, u64), u64>,
+/// Filler that a new file is given and relieved of: it proves that there is room for notes, and keeps it.
+const SPARE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spare");
+const SPARE_BYTES: usize = 256 << 10;
+
+/// Makes the tables of a new file, and fills and empties the spare room; each commit is an fsync.
+///
+/// # Errors
+/// The file can't be written.
+pub fn prepare(file: &Database) -> Result<(), redb::Error> {
+    let transaction = file.begin_write()?;
+    transaction.open_table(BATCHES)?;
+    transaction.open_table(SPARE)?.insert("filler", vec![0; SPARE_BYTES].as_slice())?;
+    transaction.commit()?;
+    let transaction = file.begin_write()?;
+    transaction.open_table(SPARE)?.remove("filler")?;
+    transaction.commit()?;
+    Ok(())
 }
 
-impl Notes {
-    /// Reads what a file says.
-    ///
-    /// # Errors
-    /// The file can't be read.
-    pub fn read(file: &Database) -> Result<Notes, redb::Error> {
-        let transaction = file.begin_read()?;
-        let mut notes = Notes::default();
-        if let Some(identity) = transaction.open_table(IDENTITY)?.get(0)? {
-            let (producer, epoch) = identity.value();
-            notes.producer = Uuid::from_u128(producer);
-            notes.epoch = epoch;
-        }
-        for lane in transaction.open_table(LANES)?.iter()? {
-            let (lane, value) = lane?;
-            let (epoch, seq, next_place) = value.value();
-            notes.lanes.insert(lane.value(), (Position { epoch, seq }, next_place));
-        }
-        for void in transaction.open_table(VOIDS)?.iter()? {
-            let (place, len) = void?;
-            notes.voids.insert(place.value(), len.value());
-        }
-        Ok(notes)
-    }
-
-    /// Makes the tables of a new file, and writes everything into it.
-    ///
-    /// # Errors
-    /// The file can't be written.
-    pub fn prepare(&self, file: &Database) -> Result<(), redb::Error> {
-        let transaction = file.begin_write()?;
-        transaction.open_table(BATCHES)?;
-        transaction.open_table(RUNS)?;
-        transaction.open_table(RENUMBERED)?;
-        transaction.open_table(IDENTITY)?.insert(0, (self.producer.as_u128(), self.epoch))?;
-        let mut lanes = transaction.open_table(LANES)?;
-        for (lane, (promised, next_place)) in &self.lanes {
-            lanes.insert(lane, (promised.epoch, promised.seq, *next_place))?;
-        }
-        drop(lanes);
-        let mut voids = transaction.open_table(VOIDS)?;
-        for (place, len) in &self.voids {
-            voids.insert(place, len)?;
-        }
-        drop(voids);
-        transaction.commit()?;
-        Ok(())
-    }
-
-    fn is_void(&self, lane: u32, place: u64) -> bool {
-        let before = self.voids.range((lane, 0)..=(lane, place)).next_back();
-        before.is_some_and(|((_, first), len)| place - first < *len)
-    }
-}
-
-/// What a file holds of a lane.
+/// What files hold of a lane.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// What is recovered, without notes.
+    /// What is unresolved and there.
     pub runs: Vec<Run>,
     /// How many jobs.
     pub jobs: u64,
@@ -104,55 +47,46 @@ pub struct Found {
     pub bytes: u64,
 }
 
-/// Reads what all files hold of a lane, oldest file first.
+/// Reads what files hold of a lane, oldest file first. A place that the notes don't know yet is taken with the number
+/// that it was written with: the notes that named it were damaged.
 ///
 /// # Errors
 /// A file can't be read.
-pub fn find_lane(files: &[std::sync::Arc<Database>], lane: u32, notes: &Notes) -> Result<Found, redb::Error> {
+pub fn find_lane(files: &[Arc<Database>], lane: u32, notes: &LaneNotes) -> Result<Found, redb::Error> {
     let mut found = Found::default();
-    let mut starts: BTreeMap<u64, Position> = BTreeMap::new();
-    let mut resolved_below = 0;
-    for file in files {
-        let transaction = file.begin_read()?;
-        if let Some(below) = transaction.open_table(RENUMBERED)?.get(lane)? {
-            starts.clear();
-            resolved_below = below.value();
-        }
-        for row in transaction.open_table(RUNS)?.range((lane, 0)..=(lane, u64::MAX))? {
-            let (place, position) = row?;
-            let (epoch, seq) = position.value();
-            starts.insert(place.value().1, Position { epoch, seq });
-        }
-    }
+    let mut end = 0;
     for file in files {
         for row in file.begin_read()?.open_table(BATCHES)?.range((lane, 0)..=(lane, u64::MAX))? {
             let (place, value) = row?;
             let place = place.value().1;
-            // A place under no run was resolved when everything was numbered anew.
-            let Some((start, first)) = starts.range(..=place).next_back() else { continue };
-            if place < resolved_below || notes.is_void(lane, place) {
-                continue;
-            }
-            let position = Position { epoch: first.epoch, seq: first.seq + (place - start) };
+            let label = || {
+                let header = frame::header(value.value())?;
+                batch::label(&header, &value.value()[frame::HEADER_BYTES..])
+            };
+            let position = match notes.position_at(place) {
+                None if place >= notes.next_place => label().map(|label| label.position),
+                position => position,
+            };
+            // A batch lies in one file.
+            let Some(position) = position.filter(|_| place >= end) else { continue };
+            end = place + 1;
             match found.runs.last_mut() {
                 Some(run) if run.is_followed_by(position, place) => run.len += 1,
                 _ => found.runs.push(Run { first: position, place, len: 1 }),
             }
             found.bytes += value.value().len() as u64;
-            found.jobs += batch::decode(value.value()).map_or(0, |batch| batch.len() as u64);
+            found.jobs += jobs_of(value.value());
         }
     }
     Ok(found)
 }
 
-/// What a lane starts from.
-pub fn recover(found: &Found, lane: u32, notes: &Notes) -> Recovered {
-    let (promised, next_place) = notes.lanes.get(&lane).copied().unwrap_or_default();
-    let end = found.runs.last().map_or(0, |run| run.place + run.len);
-    Recovered { runs: found.runs.clone(), next_place: next_place.max(end), promised }
+/// How many jobs a batch has, by its header.
+fn jobs_of(encoded: &[u8]) -> u64 {
+    frame::header(encoded).map_or(0, |header| u64::from(batch::place_of(&header).2))
 }
 
-/// Removes the batches and runs of a lane that lie below a place; how many jobs and bytes there were.
+/// Removes the batches of a lane that lie below a place; how many jobs and bytes there were.
 ///
 /// # Errors
 /// The file can't be written.
@@ -165,24 +99,26 @@ pub fn remove_below(
     for row in batches.extract_from_if((lane, 0)..(lane, below), |_, _| true)? {
         let (_, value) = row?;
         bytes += value.value().len() as u64;
-        jobs += batch::decode(value.value()).map_or(0, |batch| batch.len() as u64);
+        jobs += jobs_of(value.value());
     }
     Ok((jobs, bytes))
 }
 
-/// Reads batches behind each other, from whichever file holds them.
+/// Reads batches behind each other, from whichever file holds them. One that is damaged, or gone with a damaged file, comes
+/// out empty: its number is used up.
 ///
 /// # Errors
-/// A file can't be read, or a batch is nowhere.
+/// A file can't be read.
 pub fn read_batches(
     files: &Files,
+    usage: &Usage,
     lane: u32,
     place: u64,
     len: u64,
     limit_bytes: usize,
 ) -> Result<Vec<Batch>, JournalError> {
     let failed = |error: &dyn std::fmt::Display| JournalError::Read(error.to_string());
-    let opened = files.open_all().map_err(|error| failed(&error))?;
+    let opened = files.open_all(Moment::Running).map_err(|error| failed(&error))?;
     let mut batches = Vec::new();
     let mut bytes = 0;
     for place in place..place + len {
@@ -197,17 +133,97 @@ pub fn read_batches(
                 break;
             }
         }
-        let Some(found) = found else {
-            return Err(JournalError::Read(format!("the batch at {place} is missing")));
-        };
+        let found = found.unwrap_or_default();
         bytes += found.len();
         if bytes > limit_bytes && !batches.is_empty() {
             break;
         }
-        batches.push(batch::decode(&found).unwrap_or_else(|| {
-            error!(lane, place, "a batch of the outage journal is damaged; its jobs are lost");
+        batches.push(batch::decode(&found, lane, place).unwrap_or_else(|| {
+            if usage.note_lost(lane, place) {
+                error!(lane, place, "a batch of the outage journal is damaged; its jobs are lost");
+            }
             Batch::from([])
         }));
     }
     Ok(batches)
+}
+
+/// Writes what a damaged file still has into a new one: all whole batches, also those that were resolved, for the notes
+/// decide, and the newest notes. The number of a batch keeps one from being sent twice: the server knows what it has.
+///
+/// # Errors
+/// The new file can't be written.
+pub fn salvage(frames: &Frames, newer: &[Arc<Database>], file: &Database) -> Result<Loss, redb::Error> {
+    let (batches, producer) = whole_batches(frames);
+    let notes =
+        frames.of(Kind::Notes).filter_map(|found| Notes::decode(found.header.numbers, &frames.read(found)?));
+    let mut notes = notes.max_by_key(Notes::age);
+    let has_notes = notes.is_some();
+    if let Some((producer, epoch)) = producer {
+        // The epoch of a batch was noted before the batch was numbered.
+        let notes = notes.get_or_insert_with(|| Notes { producer, ..Notes::default() });
+        notes.epoch = notes.epoch.max(epoch);
+    }
+    prepare(file)?;
+    let transaction = file.begin_write()?;
+    {
+        let mut table = transaction.open_table(BATCHES)?;
+        for ((lane, place), (found, _)) in &batches {
+            let Some(content) = frames.read(found) else { continue };
+            let encoded = frame::encode(Kind::Batch, found.header.numbers, &content);
+            table.insert((*lane, *place), encoded.as_slice())?;
+        }
+    }
+    if let Some(notes) = &notes {
+        notes.write(&transaction)?;
+    }
+    transaction.commit()?;
+    // What the notes name is counted where all files are looked at. Here: what no notes name.
+    let notes = notes.unwrap_or_default();
+    let mut unknown: Vec<_> = frames.damaged.iter().filter(|header| header.kind == Kind::Batch).collect();
+    unknown.retain(|header| {
+        let (lane, place, _) = batch::place_of(header);
+        let next_place = notes.lanes.get(&lane).map_or(0, |lane| lane.next_place);
+        place >= next_place && !batches.contains_key(&(lane, place))
+    });
+    unknown.sort_unstable_by_key(|header| batch::place_of(header));
+    unknown.dedup_by_key(|header| batch::place_of(header));
+    // Older batches may lie in older files.
+    let has_gaps = notes.lanes.iter().any(|(lane, notes)| {
+        let begin = batches.range((*lane, 0)..).next().map_or((*lane, 0), |(first, _)| *first).1;
+        let places = notes.runs.iter().flat_map(|run| run.place..run.place + run.len);
+        places.filter(|place| *place >= begin).any(|place| !batches.contains_key(&(*lane, place)))
+    });
+    Ok(Loss {
+        has_gaps,
+        kept: batches.len() as u64,
+        lost_at_most: unknown.len() as u64,
+        is_end_unknown: newer.is_empty() && !has_notes,
+    })
+}
+
+type WholeBatches<'a> = BTreeMap<(u32, u64), (&'a FoundFrame, Label)>;
+
+/// The batches that count by lane and place, and who wrote them last. What a crash cut off may lie at a place that was
+/// given to another batch after it, or behind one: numbers grow with places, so what doesn't fit was never answered.
+fn whole_batches(frames: &Frames) -> (WholeBatches<'_>, Option<(Uuid, u64)>) {
+    let mut batches: WholeBatches<'_> = BTreeMap::new();
+    for found in frames.of(Kind::Batch) {
+        let label = frames.read(found).and_then(|content| batch::label(&found.header, &content));
+        let Some(label) = label else { continue };
+        let other = batches.get(&(label.lane, label.place));
+        if other.is_none_or(|(_, other)| other.position < label.position) {
+            batches.insert((label.lane, label.place), (found, label));
+        }
+    }
+    let mut highest = BTreeMap::new();
+    batches.retain(|(lane, _), (_, label)| {
+        let highest = highest.entry(*lane).or_insert(BEGINNING);
+        let fits = label.position > *highest;
+        *highest = label.position.max(*highest);
+        fits
+    });
+    let last = batches.values().max_by_key(|(_, label)| label.position.epoch);
+    let producer = last.map(|(_, label)| (label.producer, label.position.epoch));
+    (batches, producer)
 }

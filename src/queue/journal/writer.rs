@@ -7,14 +7,17 @@ use std::time::Duration;
 use redb::Database;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::batch;
-use super::tables::{self, BATCHES, IDENTITY, LANES, Notes, RENUMBERED, RUNS};
+use super::notes::Notes;
+use super::tables::{self, BATCHES};
 use super::{Change, Identity, JournalError, Order, Recovered, Usage};
 use crate::queue::Health;
-use crate::queue::files::{Files, OpenError};
+use crate::queue::files::{Files, Moment, OpenError, Unfinished, guarded};
+use crate::queue::producer::Position;
 
 /// The pause between attempts to make a new file on a disk that fails.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -32,6 +35,10 @@ pub struct JournalWriter {
     notes: Notes,
     /// What the older files hold.
     older: Older,
+    /// The next file, made ahead. Without one there is room for notes alone.
+    next: Option<Unfinished>,
+    /// When it is next tried to make one.
+    try_at: Instant,
 }
 
 /// Files that aren't written any more go when every lane is through with them.
@@ -52,12 +59,19 @@ impl JournalWriter {
         lanes: u32,
     ) -> Result<(JournalWriter, Identity, Vec<Recovered>), OpenError> {
         let active = files.open_last()?;
-        let mut notes = match &active {
-            Some((generation, file)) => {
-                Notes::read(file).map_err(|error| files.file_error(*generation, &error))?
-            }
-            None => Notes::default(),
-        };
+        if let Some((generation, file)) = &active {
+            files.activate(*generation, Arc::clone(file));
+        }
+        let opened: Vec<_> = files.open_all(Moment::Start)?.into_iter().map(|(_, file)| file).collect();
+        let read_error =
+            |error: redb::Error| files.file_error(active.as_ref().map_or(0, |active| active.0), &error);
+        // The newest are in the last file, unless that is damaged.
+        let mut notes: Option<Notes> = None;
+        for file in &opened {
+            let found = Notes::read(file).map_err(read_error)?;
+            notes = notes.into_iter().chain(found).max_by_key(Notes::age);
+        }
+        let mut notes = notes.unwrap_or_default();
         if notes.producer.is_nil() {
             notes.producer = Uuid::new_v4();
         }
@@ -67,60 +81,98 @@ impl JournalWriter {
             let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
             notes.epoch = notes.epoch.max(now);
         }
-        if let Some((generation, file)) = &active {
-            files.activate(*generation, Arc::clone(file));
-        }
-        let opened: Vec<_> = files.open_all()?.into_iter().map(|(_, file)| file).collect();
+        usage.note_damage(&files);
         let older = &opened[..opened.len() - usize::from(active.is_some())];
         // With fewer lanes than before, the others may still hold jobs.
         let lanes = lanes.max(notes.lanes.keys().next_back().map_or(0, |last| last + 1));
-        let read_error =
-            |error: redb::Error| files.file_error(active.as_ref().map_or(0, |active| active.0), &error);
         let mut recovered = Vec::new();
         let mut of_older = Older::default();
         for lane in 0..lanes {
-            let found = tables::find_lane(&opened, lane, &notes).map_err(read_error)?;
+            let mut of_lane = notes.lanes.remove(&lane).unwrap_or_default();
+            let found = tables::find_lane(&opened, lane, &of_lane).map_err(read_error)?;
             usage.add(found.jobs, found.bytes);
             if found.jobs > 0 {
                 info!(lane, jobs = found.jobs, "the outage journal holds jobs that Redis hasn't confirmed");
             }
-            let found_older = tables::find_lane(older, lane, &notes).map_err(read_error)?;
+            let found_older = tables::find_lane(older, lane, &of_lane).map_err(read_error)?;
             of_older.jobs += found_older.jobs;
             of_older.bytes += found_older.bytes;
             of_older.ends.extend(found_older.runs.last().map(|run| (lane, run.place + run.len)));
-            let start = tables::recover(&found, lane, &notes);
-            notes.lanes.insert(lane, (start.promised, start.next_place));
-            recovered.push(start);
+            of_lane.runs.iter().flat_map(|run| run.place..run.place + run.len).for_each(|place| {
+                let is_there = found.runs.iter().any(|run| (run.place..run.place + run.len).contains(&place));
+                if !is_there && usage.note_lost(lane, place) {
+                    error!(lane, place, "a batch of the outage journal is gone with a damaged file");
+                }
+            });
+            let end = found.runs.last().map_or(0, |run| run.place + run.len);
+            of_lane.next_place = of_lane.next_place.max(end);
+            of_lane.runs = found.runs;
+            let (runs, next_place) = (of_lane.runs.clone(), of_lane.next_place);
+            recovered.push(Recovered { runs, next_place, promised: of_lane.promised });
+            notes.lanes.insert(lane, of_lane);
         }
         let identity = Identity { producer: notes.producer, epoch: notes.epoch };
-        let mut writer = JournalWriter { files, usage, orders, health, notes, older: of_older };
+        let (older, try_at) = (of_older, Instant::now());
+        let mut writer = JournalWriter { files, usage, orders, health, notes, older, next: None, try_at };
         match active {
             Some((generation, file)) => {
-                writer.write_identity(&file).map_err(|error| writer.files.file_error(generation, &error))?;
+                writer.write_notes(&file).map_err(|error| writer.files.file_error(generation, &error))?;
             }
             None => writer.begin_file()?,
         }
+        writer.make_next();
         Ok((writer, identity, recovered))
     }
 
-    fn write_identity(&mut self, file: &Database) -> Result<(), redb::Error> {
-        let transaction = file.begin_write()?;
-        transaction.open_table(IDENTITY)?.insert(0, (self.notes.producer.as_u128(), self.notes.epoch))?;
-        transaction.commit()?;
-        Ok(())
+    fn write_notes(&mut self, file: &Database) -> Result<(), redb::Error> {
+        self.notes.serial += 1;
+        guarded(|| {
+            let transaction = file.begin_write()?;
+            self.notes.write(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        })
     }
 
     fn begin_file(&mut self) -> Result<(), OpenError> {
-        let (generation, file) = self.files.create(|file| self.notes.prepare(file))?;
+        let next = match self.next.take() {
+            Some(next) => next,
+            None => self.files.make(tables::prepare)?,
+        };
+        // One that can't be written is of no use any more: the next attempt makes another one.
+        let file = Arc::clone(&next.file);
+        self.write_notes(&file).map_err(|error| self.files.file_error(next.generation, &error))?;
+        let (generation, file) = self.files.finish(next)?;
         self.files.activate(generation, file);
         Ok(())
     }
 
+    /// Makes a file ahead. New jobs are refused while there is none.
+    fn make_next(&mut self) {
+        match self.files.make(tables::prepare) {
+            Ok(next) => {
+                self.next = Some(next);
+                if self.health.send_replace(Health::Up) != Health::Up {
+                    info!("the outage journal takes jobs again");
+                }
+            }
+            Err(error) => {
+                warn!(%error, "the outage journal has no room for another file yet; it takes no jobs");
+                self.health.send_replace(Health::Down(format!("the outage journal has no room: {error}")));
+                self.try_at = Instant::now() + RETRY_PAUSE;
+            }
+        }
+    }
+
     /// Commits what is asked for until the last lane is gone. Blocks its thread; `runtime` drives the waiting.
     pub fn run(mut self, runtime: &Handle) {
-        let mut group = Vec::new();
-        while runtime.block_on(self.orders.recv_many(&mut group, GROUP_LIMIT)) > 0 {
-            let orders = std::mem::take(&mut group);
+        while let Some(orders) = self.wait(runtime) {
+            if orders.is_empty() {
+                self.make_next();
+                continue;
+            }
+            let (orders, refused) = orders.into_iter().partition(|order| self.takes(order));
+            self.refuse(refused, "its disk is full");
             match self.commit(&orders) {
                 Ok(epochs) => {
                     for (order, epoch) in orders.into_iter().zip(epochs) {
@@ -131,8 +183,7 @@ impl JournalWriter {
                 }
                 Err(error) => {
                     error!(%error, "the outage journal couldn't commit");
-                    self.fail(orders, &error.to_string());
-                    if !self.recover(runtime) {
+                    if !self.recover(runtime, orders, &error.to_string()) {
                         return;
                     }
                 }
@@ -140,97 +191,110 @@ impl JournalWriter {
         }
     }
 
+    /// Waits for orders. None of them if it is time to make a file ahead; nothing when the last lane is gone.
+    fn wait(&mut self, runtime: &Handle) -> Option<Vec<Order>> {
+        let mut orders = Vec::new();
+        let received = runtime.block_on(async {
+            let receive = self.orders.recv_many(&mut orders, GROUP_LIMIT);
+            match self.next {
+                Some(_) => Ok(receive.await),
+                None => tokio::time::timeout_at(self.try_at, receive).await,
+            }
+        });
+        (received != Ok(0)).then_some(orders)
+    }
+
+    /// Whether there is room for it.
+    fn takes(&self, order: &Order) -> bool {
+        self.next.is_some() || !matches!(order.change, Change::Append { .. })
+    }
+
     /// One transaction and one fsync for all orders.
     fn commit(&mut self, orders: &[Order]) -> Result<Vec<u64>, redb::Error> {
+        if orders.is_empty() {
+            return Ok(Vec::new());
+        }
         let (_, file) = self.files.active().ok_or(redb::Error::DatabaseClosed)?;
         let mut notes = self.notes.clone();
-        let (mut added, mut removed) = ((0, 0), (0, 0));
-        let mut epochs = Vec::with_capacity(orders.len());
-        let mut resolved = Vec::new();
-        let transaction = file.begin_write()?;
-        {
-            let mut batches = transaction.open_table(BATCHES)?;
-            let mut runs = transaction.open_table(RUNS)?;
-            for order in orders {
-                match &order.change {
-                    Change::Append { lane, run, promised, batches: bodies } => {
-                        runs.insert((*lane, run.place), (run.first.epoch, run.first.seq))?;
-                        for (place, body) in (run.place..).zip(bodies) {
-                            let encoded = batch::encode(body);
-                            added = (added.0 + body.len() as u64, added.1 + encoded.len() as u64);
-                            batches.insert((*lane, place), encoded.as_slice())?;
-                        }
-                        notes.lanes.insert(*lane, (*promised, run.place + run.len));
-                    }
-                    Change::Renumber { lane, runs: anew, resolved_below, promised } => {
-                        let gone = tables::remove_below(&mut batches, *lane, *resolved_below)?;
-                        removed = (removed.0 + gone.0, removed.1 + gone.1);
-                        resolved.push((*lane, *resolved_below));
-                        transaction.open_table(RENUMBERED)?.insert(lane, resolved_below)?;
-                        runs.retain_in((*lane, 0)..=(*lane, u64::MAX), |_, _| false)?;
-                        for run in anew {
-                            runs.insert((*lane, run.place), (run.first.epoch, run.first.seq))?;
-                        }
-                        note_promised(&mut notes, *lane, *promised);
-                    }
-                    Change::Forget { lane, resolved_below, promised } => {
-                        let gone = tables::remove_below(&mut batches, *lane, *resolved_below)?;
-                        removed = (removed.0 + gone.0, removed.1 + gone.1);
-                        resolved.push((*lane, *resolved_below));
-                        note_promised(&mut notes, *lane, *promised);
-                    }
-                    Change::NextEpoch => notes.epoch += 1,
+        notes.serial += 1;
+        let mut change = Outcome::default();
+        let outcome = guarded(|| {
+            let transaction = file.begin_write()?;
+            {
+                let mut batches = transaction.open_table(BATCHES)?;
+                for order in orders {
+                    change.apply(&order.change, &mut notes, &mut batches)?;
                 }
-                epochs.push(notes.epoch);
             }
-            transaction.open_table(IDENTITY)?.insert(0, (notes.producer.as_u128(), notes.epoch))?;
-            let mut lanes = transaction.open_table(LANES)?;
-            for (lane, (promised, next_place)) in &notes.lanes {
-                lanes.insert(lane, (promised.epoch, promised.seq, *next_place))?;
-            }
+            notes.write(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            // The notes that may be on the disk are older than the next ones.
+            self.notes.serial = notes.serial;
+            return Err(error);
         }
-        transaction.commit()?;
         self.notes = notes;
-        self.usage.add(added.0, added.1);
-        self.usage.subtract(removed.0, removed.1);
-        for (lane, below) in resolved {
+        self.usage.add(change.added.0, change.added.1);
+        self.usage.subtract(change.removed.0, change.removed.1);
+        for (lane, below) in change.resolved {
             if self.older.ends.get(&lane).is_some_and(|end| *end <= below) {
                 self.older.ends.remove(&lane);
             }
         }
-        Ok(epochs)
+        Ok(change.epochs)
     }
 
-    /// The orders may or may not be in the file. Their batches are refused, so their places are void.
-    fn fail(&mut self, orders: Vec<Order>, why: &str) {
-        self.health.send_replace(Health::Down(format!("the outage journal can't write: {why}")));
-        if self.files.active().is_some() {
-            self.files.retire_active();
-            let ends = self.notes.lanes.iter().map(|(lane, (_, next_place))| (*lane, *next_place)).collect();
-            self.older = Older { ends, jobs: self.usage.jobs(), bytes: self.usage.bytes() };
+    fn refuse(&mut self, orders: Vec<Order>, why: &str) {
+        self.note_refused(&orders);
+        for order in orders {
+            let _ = order.done.send(Err(JournalError::Write(why.to_owned())));
         }
+    }
+
+    /// These orders may or may not be in a file. The next notes don't name their batches, and are newer than any that do.
+    fn note_refused(&mut self, orders: &[Order]) {
         for order in orders {
             match &order.change {
                 Change::Append { lane, run, .. } => {
-                    self.notes.voids.insert((*lane, run.place), run.len);
-                    let promised = self.notes.lanes.get(lane).map_or(Default::default(), |lane| lane.0);
-                    self.notes.lanes.insert(*lane, (promised, run.place + run.len));
+                    self.notes.lanes.entry(*lane).or_default().next_place = run.place + run.len;
                 }
                 // A number may be on the disk already: it is given to nobody.
                 Change::NextEpoch => self.notes.epoch += 1,
                 Change::Renumber { .. } | Change::Forget { .. } => {}
             }
-            let _ = order.done.send(Err(JournalError::Write(why.to_owned())));
         }
     }
 
-    /// Begins a new file as soon as one can be written; refuses what comes meanwhile. False if the lanes went first.
-    fn recover(&mut self, runtime: &Handle) -> bool {
+    /// Takes the active file out of use.
+    fn retire_active(&mut self) {
+        if self.files.active().is_some() {
+            self.files.retire_active();
+            let lanes = self.notes.lanes.iter();
+            let ends = lanes.filter_map(|(lane, notes)| Some((*lane, notes.runs.last()?)));
+            let ends = ends.map(|(lane, run)| (lane, run.place + run.len)).collect();
+            self.older = Older { ends, jobs: self.usage.jobs(), bytes: self.usage.bytes() };
+        }
+    }
+
+    /// Goes over to the next file, as soon as there is one; refuses the orders, and what comes meanwhile. False if the
+    /// lanes went first.
+    fn recover(&mut self, runtime: &Handle, orders: Vec<Order>, why: &str) -> bool {
+        self.health.send_replace(Health::Down(format!("the outage journal can't write: {why}")));
+        self.retire_active();
+        // Those who wait are told once the notes without their jobs are on the disk, if that can be done at once.
+        self.note_refused(&orders);
+        let mut waiting = orders;
         loop {
-            match self.begin_file() {
+            let begun = self.begin_file();
+            for order in waiting.drain(..) {
+                let _ = order.done.send(Err(JournalError::Write(why.to_owned())));
+            }
+            match begun {
                 Ok(()) => {
                     info!("the outage journal writes again, in a new file");
-                    self.health.send_replace(Health::Up);
+                    self.make_next();
                     return true;
                 }
                 Err(error) => {
@@ -238,10 +302,10 @@ impl JournalWriter {
                     self.health.send_replace(Health::Down(error.to_string()));
                 }
             }
-            let until = tokio::time::Instant::now() + RETRY_PAUSE;
+            let until = Instant::now() + RETRY_PAUSE;
             loop {
-                match runtime.block_on(tokio::time::timeout_at(until, self.orders.recv())) {
-                    Ok(Some(order)) => self.fail(vec![order], "a new file can't be made yet"),
+                match runtime.block_on(async { tokio::time::timeout_at(until, self.orders.recv()).await }) {
+                    Ok(Some(order)) => self.refuse(vec![order], "a new file can't be made yet"),
                     Ok(None) => return false,
                     Err(_) => break,
                 }
@@ -254,10 +318,12 @@ impl JournalWriter {
         if !self.older.ends.is_empty() {
             return;
         }
+        if self.files.older_generations().is_empty() {
+            return;
+        }
         self.usage.subtract(self.older.jobs, self.older.bytes);
         self.older = Older::default();
-        let active = self.files.active().map(|(generation, _)| generation);
-        for (generation, _) in self.files.opened().into_iter().filter(|(other, _)| Some(*other) != active) {
+        for generation in self.files.older_generations() {
             match self.files.remove(generation) {
                 Ok(()) => info!(generation, "an older file of the outage journal is empty and was removed"),
                 Err(error) => warn!(%error, "an older file of the outage journal can't be removed"),
@@ -266,7 +332,64 @@ impl JournalWriter {
     }
 }
 
-fn note_promised(notes: &mut Notes, lane: u32, promised: crate::queue::producer::Position) {
-    let next_place = notes.lanes.get(&lane).map_or(0, |lane| lane.1);
-    notes.lanes.insert(lane, (promised, next_place));
+/// What a commit changes.
+#[derive(Debug, Default)]
+struct Outcome {
+    epochs: Vec<u64>,
+    /// Jobs and bytes.
+    added: (u64, u64),
+    removed: (u64, u64),
+    /// By lane: below which place everything is resolved.
+    resolved: Vec<(u32, u64)>,
+}
+
+impl Outcome {
+    fn apply(
+        &mut self,
+        change: &Change,
+        notes: &mut Notes,
+        batches: &mut redb::Table<'_, (u32, u64), &[u8]>,
+    ) -> Result<(), redb::Error> {
+        match change {
+            Change::Append { lane, run, promised, batches: bodies } => {
+                for (behind, body) in (0..).zip(bodies) {
+                    let position = Position { seq: run.first.seq + behind, ..run.first };
+                    let place = run.place + behind;
+                    let encoded = batch::encode(*lane, place, notes.producer, position, body);
+                    self.added = (self.added.0 + body.len() as u64, self.added.1 + encoded.len() as u64);
+                    batches.insert((*lane, place), encoded.as_slice())?;
+                }
+                let notes = notes.lanes.entry(*lane).or_default();
+                notes.append(*run);
+                notes.promised = *promised;
+            }
+            Change::Renumber { lane, runs, resolved_below, promised } => {
+                self.resolve(*lane, *resolved_below, *promised, notes, batches)?;
+                notes.lanes.entry(*lane).or_default().runs.clone_from(runs);
+            }
+            Change::Forget { lane, resolved_below, promised } => {
+                self.resolve(*lane, *resolved_below, *promised, notes, batches)?;
+            }
+            Change::NextEpoch => notes.epoch += 1,
+        }
+        self.epochs.push(notes.epoch);
+        Ok(())
+    }
+
+    fn resolve(
+        &mut self,
+        lane: u32,
+        below: u64,
+        promised: Position,
+        notes: &mut Notes,
+        batches: &mut redb::Table<'_, (u32, u64), &[u8]>,
+    ) -> Result<(), redb::Error> {
+        let (jobs, bytes) = tables::remove_below(batches, lane, below)?;
+        self.removed = (self.removed.0 + jobs, self.removed.1 + bytes);
+        self.resolved.push((lane, below));
+        let notes = notes.lanes.entry(lane).or_default();
+        notes.resolve_below(below);
+        notes.promised = promised;
+        Ok(())
+    }
 }

@@ -563,6 +563,8 @@ impl RedisWriter {
         let Some(journal) = &self.journal else { return };
         self.metrics.journal_jobs.set(journal.usage().jobs());
         self.metrics.journal_bytes.set(journal.usage().bytes());
+        self.metrics.journal_damaged_files.set(journal.usage().damaged_files());
+        self.metrics.journal_lost_batches.set(journal.usage().lost_batches());
         self.backlog_since = match (journal.usage().jobs(), self.backlog_since) {
             (0, _) => None,
             (_, since) => since.or_else(|| Some(Instant::now())),

@@ -31,8 +31,12 @@ pub struct Attempts {
     refused: Mutex<BTreeMap<u64, u16>>,
     /// The outcome of refused ones, where a log says it.
     outcomes: Mutex<HashMap<u64, String>>,
+    /// Whether a 503 came without saying when to come again.
+    lacks_retry_after: AtomicBool,
     enough: AtomicBool,
     pause: Duration,
+    /// How many bytes more than its number an attempt has.
+    padding: usize,
 }
 
 /// What the oracle found.
@@ -78,13 +82,23 @@ impl Attempts {
         Attempts { pause, ..Attempts::default() }
     }
 
+    /// Attempts that are larger than they need to be.
+    pub fn padded(padding: usize) -> Attempts {
+        Attempts { padding, ..Attempts::default() }
+    }
+
+    /// Whether each 503 said when to come again.
+    pub fn all_said_when_to_come_again(&self) -> bool {
+        !self.lacks_retry_after.load(Ordering::Relaxed)
+    }
+
     /// Sends webhooks one after the other, until the gateway is gone or [`Attempts::finish`] was called.
     pub async fn send_until_gone(self: Arc<Self>, address: SocketAddr) {
         let Ok(mut stream) = TcpStream::connect(address).await else { return };
         let mut answer = vec![0; 4096];
         while !self.enough.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if stream.write_all(&request(number)).await.is_err() {
+            if stream.write_all(&request(number, self.padding)).await.is_err() {
                 return;
             }
             // An answer is far smaller than the buffer and comes in one piece, or not at all.
@@ -95,6 +109,8 @@ impl Attempts {
             } else {
                 let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
                 self.refused.lock().unwrap().insert(number, status);
+                let says_when = text.to_ascii_lowercase().contains("\r\nretry-after: ");
+                self.lacks_retry_after.fetch_or(status == 503 && !says_when, Ordering::Relaxed);
             }
             if !self.pause.is_zero() {
                 tokio::time::sleep(self.pause).await;
@@ -178,6 +194,24 @@ impl Attempts {
         }
     }
 
+    /// The line that a longer run is kept by (see `faults`), and the check: nothing lost, doubled or there against the answer.
+    pub fn prove(&self, fault: &str, mode: &str, random: &Random, rounds: u64, jobs: &[serde_json::Value]) {
+        let account = self.account(jobs);
+        let Account { attempts, accepted, refused, unconfirmed, unconfirmed_stored, unanswered, .. } =
+            account;
+        let Account { lost, doubled, phantoms, .. } = account;
+        println!(
+            "FAULT {}",
+            serde_json::json!({
+                "fault": fault, "mode": mode, "seed": random.seed, "rounds": rounds, "attempts": attempts,
+                "accepted": accepted, "refused": refused, "unconfirmed": unconfirmed,
+                "unconfirmed_stored": unconfirmed_stored, "unanswered": unanswered, "lost": lost,
+                "doubled": doubled, "phantoms": phantoms, "seconds": random.began.elapsed().as_secs(), "more": {},
+            })
+        );
+        assert!(account.is_sound(), "{fault} in mode {mode}: {account:?}");
+    }
+
     /// The same for a test in which nothing may be wrong. Returns how many were accepted.
     pub fn check(&self, jobs: &[serde_json::Value]) -> usize {
         let account = self.account(jobs);
@@ -188,10 +222,10 @@ impl Attempts {
 }
 
 /// The attempt's number is in the body, and in the address that it seems to come from.
-fn request(number: u64) -> Vec<u8> {
+fn request(number: u64, padding: usize) -> Vec<u8> {
     let low = u32::try_from(number).ok().filter(|low| *low < 1 << 24).expect("fewer attempts than addresses");
     let address = Ipv4Addr::from_bits(0x0a00_0000 | low);
-    let body = format!("{{\"attempt\":{number}}}");
+    let body = format!("{{\"attempt\":{number},\"padding\":\"{}\"}}", "x".repeat(padding));
     format!(
         "POST /integration/demo HTTP/1.1\r\nHost: gateway.test\r\nX-Forwarded-For: {address}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -205,6 +239,13 @@ pub struct Random {
     /// What it began with.
     pub seed: u64,
     state: u64,
+    /// And when.
+    began: std::time::Instant,
+}
+
+/// How many rounds: `ROUNDS`, or this many.
+pub fn rounds(default: u64) -> u64 {
+    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
 }
 
 impl Random {
@@ -216,7 +257,7 @@ impl Random {
     }
 
     pub fn new(seed: u64) -> Random {
-        Random { seed, state: seed }
+        Random { seed, state: seed, began: std::time::Instant::now() }
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {

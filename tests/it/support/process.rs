@@ -12,7 +12,15 @@ use super::gateway::settings;
 
 /// The gateway's binary with no setting of this environment.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_retrieve-gateway"));
+    binary_under(&[])
+}
+
+/// The same, started by another program: its words, to which the binary is added.
+pub fn binary_under(program: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_retrieve-gateway");
+    let mut words = program.iter().copied().chain([binary]);
+    let mut command = Command::new(words.next().unwrap_or(binary));
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RETRIEVE_") {
             command.env_remove(name);
@@ -34,7 +42,16 @@ pub struct GatewayProcess {
 impl GatewayProcess {
     /// Starts it and waits until it says where it listens.
     pub async fn start(folder: &TempDir, more: &[(&str, &str)]) -> GatewayProcess {
-        let mut child = binary()
+        GatewayProcess::start_under(&[], folder, more).await.expect("the gateway ended before it listened")
+    }
+
+    /// Starts it by another program, which has to become the gateway (`exec`). None if it ended before it listened.
+    pub async fn start_under(
+        program: &[&str],
+        folder: &TempDir,
+        more: &[(&str, &str)],
+    ) -> Option<GatewayProcess> {
+        let mut child = binary_under(program)
             .envs(settings(folder, more))
             .env("RETRIEVE_LOG_FORMAT", "json")
             .stderr(Stdio::piped())
@@ -43,12 +60,16 @@ impl GatewayProcess {
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut begin_of_log = Vec::new();
         loop {
-            let line = log.next_line().await.unwrap().expect("the gateway ended before it listened");
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            let line = log.next_line().await.unwrap()?;
+            // What isn't a line of the log is why it ends.
+            let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else {
+                println!("{line}");
+                continue;
+            };
             if line["message"] == "listening" {
                 let address = |name: &str| line[name].as_str().unwrap().parse().unwrap();
                 let (address, admin) = (address("public"), address("private"));
-                return GatewayProcess { address, admin, child, begin_of_log, log };
+                return Some(GatewayProcess { address, admin, child, begin_of_log, log });
             }
             begin_of_log.push(line);
         }

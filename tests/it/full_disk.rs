@@ -1,0 +1,231 @@
+//! The real gateway on a small file system of its own that is filled up and relieved, again and again: 503 while it is
+//! full, jobs again when there is room, and nothing lost, doubled or there against its answer.
+//!
+//! The file system is an ext4 in a file, mounted in a mount namespace of the gateway's process, so that nothing stays
+//! mounted whatever happens. Where no loop device can be had it is a tmpfs of that size.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::support::attempts::{Attempts, Random, rounds};
+use crate::support::client::{exchange, get};
+use crate::support::eventually_within;
+use crate::support::process::GatewayProcess;
+use crate::support::redis_server::RedisServer;
+
+const DISK_BYTES: u64 = 16 << 20;
+
+/// Room for some jobs and a new file.
+const ENOUGH_BYTES: u64 = 6 << 20;
+
+/// Mounts the disk and becomes the gateway.
+const MOUNT: &str = r#"
+if ! mount -o loop "$1" "$2" 2>/dev/null && ! mount -t tmpfs -o size=16m none "$2"; then
+    echo "this test needs root and a loop device, or a tmpfs in a user namespace: neither can be mounted here" >&2
+    exit 1
+fi
+shift 2
+exec "$@"
+"#;
+
+/// A gateway with its disk.
+struct OnDisk {
+    address: SocketAddr,
+    admin: SocketAddr,
+    child: tokio::process::Child,
+    /// The disk, seen through the process.
+    disk: PathBuf,
+}
+
+impl OnDisk {
+    async fn start(folder: &TempDir, more: &[(&str, &str)]) -> OnDisk {
+        let (image, disk) = (folder.path().join("image"), folder.path().join("disk"));
+        std::fs::File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        std::fs::create_dir(&disk).unwrap();
+        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
+        let made = std::process::Command::new("mkfs.ext4").env("PATH", path).arg("-q").arg(&image).status();
+        assert!(made.expect("mkfs.ext4; scripts/setup installs it").success());
+        let is_root = rustix::process::geteuid().is_root();
+        let unshare = if is_root { "-m" } else { "-rm" };
+        let (image, disk) = (image.display().to_string(), disk.display().to_string());
+        let program = ["unshare", unshare, "sh", "-c", MOUNT, "sh", &image, &disk];
+        let data = format!("{disk}/data");
+        let queue = format!("embedded:{data}");
+        let mut settings = vec![("RETRIEVE_QUEUE", queue.as_str()), ("RETRIEVE_DATA_DIR", data.as_str())];
+        settings.extend_from_slice(more);
+        let gateway = GatewayProcess::start_under(&program, folder, &settings).await;
+        let gateway = gateway.expect("no gateway on a disk of its own; its words are above");
+        let disk = PathBuf::from(format!("/proc/{}/root{disk}", gateway.id()));
+        let (address, admin, child) = gateway.ignore_log();
+        assert!(std::fs::exists(disk.join("data")).unwrap(), "the disk isn't mounted");
+        OnDisk { address, admin, child, disk }
+    }
+
+    fn send(&self, attempts: &Arc<Attempts>) -> Vec<JoinHandle<()>> {
+        attempts.go_on();
+        (0..4).map(|_| tokio::spawn(Arc::clone(attempts).send_until_gone(self.address))).collect()
+    }
+
+    /// Sends until it is refused, as a full disk has to be.
+    async fn fill(&self, attempts: &Arc<Attempts>) {
+        let clients = self.send(attempts);
+        let refused = || attempts.refused().get(&503).copied().unwrap_or(0);
+        let before = refused();
+        eventually_within(120, "the disk is full", || async { (refused() > before + 20).then_some(()) })
+            .await;
+        assert!(attempts.all_said_when_to_come_again());
+        // While they go on: with less to write there may be room for a moment.
+        eventually_within(120, "it isn't ready", || async {
+            (get(self.admin, "/ready").await.status == 503).then_some(())
+        })
+        .await;
+        attempts.finish();
+        for client in clients {
+            client.await.unwrap();
+        }
+    }
+
+    /// Waits until jobs are taken again.
+    async fn takes_jobs(&self, attempts: &Arc<Attempts>) {
+        let before = attempts.accepted();
+        let clients = self.send(attempts);
+        let more = || async { (attempts.accepted() > before + 50).then_some(()) };
+        eventually_within(120, "jobs are taken again", more).await;
+        attempts.finish();
+        for client in clients {
+            client.await.unwrap();
+        }
+        eventually_within(120, "it is ready", || async {
+            (get(self.admin, "/ready").await.status == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Takes all room but some, now or while the gateway writes.
+    fn take_room(&self, but_bytes: u64) -> (PathBuf, u64) {
+        let path = self.disk.join("ballast");
+        let status = rustix::fs::statvfs(&self.disk).unwrap();
+        let free = status.f_bavail * status.f_frsize;
+        let file = std::fs::File::create(&path).unwrap();
+        let length = free.saturating_sub(but_bytes).max(1);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
+        (path, length)
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+/// Reads everything and acknowledges it.
+async fn handle_all(admin: SocketAddr, jobs: &mut Vec<Value>) {
+    loop {
+        let page = get(admin, "/api/jobs?after=0&limit=1000").await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let mut last = None;
+        for line in page.body.lines() {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            jobs.push(line["job"].take());
+            last = line["id"].as_str().map(str::to_owned);
+        }
+        let Some(last) = last else { return };
+        let body = format!("{{\"last\":\"{last}\"}}");
+        let length = body.len();
+        let head = "content-type: application/json\r\nconnection: close";
+        let ack = format!(
+            "POST /api/jobs/ack HTTP/1.1\r\nhost: {admin}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        let answer = exchange(admin, ack).await;
+        assert_eq!(answer.status, 200, "an acknowledgement works on a full disk: {}", answer.body);
+    }
+}
+
+fn usage(folder: &Path) -> String {
+    let files = std::fs::read_dir(folder.join("data")).unwrap().map(|entry| entry.unwrap());
+    files.map(|file| format!("{} {}; ", file.file_name().display(), file.metadata().unwrap().len())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_embedded_queue_refuses_until_there_is_room() {
+    let folder = TempDir::new().unwrap();
+    let mut random = Random::from_environment();
+    let mut gateway = OnDisk::start(&folder, &[]).await;
+    let attempts = Arc::new(Attempts::padded(8000));
+    let mut jobs = Vec::new();
+    let rounds = rounds(4);
+    for round in 0..rounds {
+        let ballast = (round % 2 == 0).then(|| gateway.take_room(random.below(4 << 20)));
+        gateway.fill(&attempts).await;
+        println!("round {round}: full; {}", usage(&gateway.disk));
+        match ballast {
+            Some((ballast, bytes)) => {
+                std::fs::remove_file(ballast).unwrap();
+                // Where jobs had taken the room before, they have to give some.
+                if bytes < ENOUGH_BYTES {
+                    handle_all(gateway.admin, &mut jobs).await;
+                }
+            }
+            None => handle_all(gateway.admin, &mut jobs).await,
+        }
+        gateway.takes_jobs(&attempts).await;
+        assert!(gateway.is_running());
+    }
+    handle_all(gateway.admin, &mut jobs).await;
+    attempts.prove("disk full", "embedded", &random, rounds, &jobs);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_journal_refuses_until_redis_has_what_fills_it() {
+    let folder = TempDir::new().unwrap();
+    let mut redis = RedisServer::start().await;
+    redis.kill();
+    let mut random = Random::from_environment();
+    let url = redis.url();
+    // Time enough for a slow Redis: a job that is on its way to it when the journal has no room may arrive although its
+    // sender is told to come again. While Redis is away nobody waits for that time.
+    let settings = [("RETRIEVE_QUEUE", url.as_str()), ("RETRIEVE_QUEUE_TIMEOUT", "20s")];
+    let mut gateway = OnDisk::start(&folder, &settings).await;
+    let attempts = Arc::new(Attempts::padded(8000));
+    let rounds = rounds(4);
+    for round in 0..rounds {
+        let ballast = (round % 2 == 0).then(|| gateway.take_room(random.below(4 << 20)));
+        gateway.fill(&attempts).await;
+        println!("round {round}: full; {}", usage(&gateway.disk));
+        match ballast {
+            Some((ballast, bytes)) if bytes >= ENOUGH_BYTES => std::fs::remove_file(ballast).unwrap(),
+            ballast => {
+                ballast.into_iter().for_each(|(ballast, _)| std::fs::remove_file(ballast).unwrap());
+                redis.restart().await;
+                drained(gateway.admin).await;
+            }
+        }
+        gateway.takes_jobs(&attempts).await;
+        assert!(gateway.is_running());
+        redis.kill();
+    }
+    redis.restart().await;
+    drained(gateway.admin).await;
+    attempts.prove("disk full", "journal", &random, rounds, &redis.jobs("default").await);
+}
+
+async fn drained(admin: SocketAddr) {
+    eventually_within(120, "Redis has what the journal held", || async {
+        let text = get(admin, "/metrics").await.body;
+        text.contains("\nretrieve_journal_jobs 0\n").then_some(())
+    })
+    .await;
+    // Batches that were on their way without the journal are there as well once the next one is.
+    tokio::time::timeout(Duration::from_secs(120), async {
+        while get(admin, "/ready").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("it isn't ready");
+}
