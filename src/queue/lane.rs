@@ -157,6 +157,8 @@ impl Lane {
             Err(mpsc::error::TrySendError::Full(_)) => return Err(QueueError::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
         }
+        // A sender that is kept would keep the lane from ending.
+        drop(sender);
         let mut settled = tokio::time::timeout_at(deadline, &mut outcome).await;
         if settled.is_err() {
             if !is_decided.swap(true, Ordering::AcqRel) {
