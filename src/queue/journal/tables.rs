@@ -86,7 +86,8 @@ fn jobs_of(encoded: &[u8]) -> u64 {
     frame::header(encoded).map_or(0, |header| u64::from(batch::place_of(&header).2))
 }
 
-/// Removes the batches of a lane that lie below a place; how many jobs and bytes there were.
+/// Removes the batches of a lane that lie below a place; how many jobs and bytes there were, of those that count: what was
+/// salvaged may hold batches that were resolved long ago.
 ///
 /// # Errors
 /// The file can't be written.
@@ -94,12 +95,15 @@ pub fn remove_below(
     batches: &mut Table<'_, (u32, u64), &[u8]>,
     lane: u32,
     below: u64,
+    counts: impl Fn(u64) -> bool,
 ) -> Result<(u64, u64), redb::Error> {
     let (mut jobs, mut bytes) = (0, 0);
     for row in batches.extract_from_if((lane, 0)..(lane, below), |_, _| true)? {
-        let (_, value) = row?;
-        bytes += value.value().len() as u64;
-        jobs += jobs_of(value.value());
+        let (place, value) = row?;
+        if counts(place.value().1) {
+            bytes += value.value().len() as u64;
+            jobs += jobs_of(value.value());
+        }
     }
     Ok((jobs, bytes))
 }

@@ -384,10 +384,11 @@ impl Outcome {
         notes: &mut Notes,
         batches: &mut redb::Table<'_, (u32, u64), &[u8]>,
     ) -> Result<(), redb::Error> {
-        let (jobs, bytes) = tables::remove_below(batches, lane, below)?;
+        let notes = notes.lanes.entry(lane).or_default();
+        let is_unresolved = |place| notes.position_at(place).is_some();
+        let (jobs, bytes) = tables::remove_below(batches, lane, below, is_unresolved)?;
         self.removed = (self.removed.0 + jobs, self.removed.1 + bytes);
         self.resolved.push((lane, below));
-        let notes = notes.lanes.entry(lane).or_default();
         notes.resolve_below(below);
         notes.promised = promised;
         Ok(())
