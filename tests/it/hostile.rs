@@ -42,6 +42,8 @@ impl Gateway {
             ("RETRIEVE_MAX_CONNECTIONS", "512"),
             // Two hundred bodies are slow on a busy machine, and what is tested is not its speed.
             ("RETRIEVE_BODY_TIMEOUT", "2m"),
+            // As in the image and the service file: what the C library keeps of freed memory grows with its arenas.
+            ("MALLOC_ARENA_MAX", "2"),
         ];
         let settings: BTreeMap<String, String> = settings(&folder, &more);
         let bound_bytes = env::read(&settings).0.unwrap().memory_bound_bytes();
