@@ -1,12 +1,15 @@
 //! `integrations.toml`: every problem with its line.
 
-use std::ops::Range;
+mod places;
+mod values;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use self::places::{Places, pieces};
 use super::env::{add_entry, body_limit_bytes};
 use super::problems::Problems;
 use super::source::{SourceSettings, find_preset, read_secret};
@@ -113,43 +116,6 @@ pub(super) fn read(
                 (other, _) => file.unknown(other, "", key.span(), &["integration"]),
             }
         }
-    }
-}
-
-/// How many integrations are read at once. On the way from text to settings each takes some kilobytes, which a million of
-/// them would take together, and leave behind in pieces.
-const READ_AT_ONCE: usize = 256;
-
-/// The parts of a file's text, each of so many integrations.
-fn pieces(text: &str) -> Vec<Range<usize>> {
-    const HEADER: &str = "[[integration]]";
-    // In a string of several lines, a line can look like a header.
-    let may_be_in_string = text.contains("\"\"\"") || text.contains("'''");
-    let is_header = |at: &usize| *at == 0 || text[..*at].ends_with('\n');
-    let headers = text.match_indices(HEADER).map(|(at, _)| at).filter(is_header);
-    let cuts = headers.skip(READ_AT_ONCE).step_by(READ_AT_ONCE).filter(|_| !may_be_in_string);
-    let mut begin = 0;
-    let mut pieces: Vec<Range<usize>> = cuts.map(|cut| std::mem::replace(&mut begin, cut)..cut).collect();
-    pieces.push(begin..text.len());
-    pieces
-}
-
-/// Where a problem stands. The lines are counted once, because a file may have as many problems as lines.
-struct Places<'a> {
-    file: &'a str,
-    line_ends: Vec<usize>,
-    /// Where the piece begins that is being read.
-    begin: usize,
-}
-
-impl Places<'_> {
-    fn new<'a>(text: &str, file: &'a str) -> Places<'a> {
-        Places { file, line_ends: text.match_indices('\n').map(|(offset, _)| offset).collect(), begin: 0 }
-    }
-
-    fn origin(&self, span: &Range<usize>) -> String {
-        let line = self.line_ends.partition_point(|end| *end < self.begin + span.start) + 1;
-        format!("{}, line {line}", self.file)
     }
 }
 
@@ -264,19 +230,6 @@ impl File<'_> {
             }
             _ => source.signature = Some(self.pairs(path, value, "{ header = \"x-my-signature\", … }")),
         }
-    }
-
-    fn accepted<T>(&mut self, path: &str, value: &Value<'_>, result: Result<T, String>) -> Option<T> {
-        result.map_err(|message| self.error(path, value.span(), message)).ok()
-    }
-
-    fn pairs(&mut self, path: &str, value: &Value<'_>, example: &str) -> Vec<(String, String)> {
-        let DeValue::Table(table) = value.get_ref() else {
-            self.error(path, value.span(), format!("write {example}"));
-            return Vec::new();
-        };
-        let pairs = table.iter().map(|(key, value)| (key.get_ref().to_string(), self.string(path, value)));
-        pairs.filter_map(|(key, value)| Some((key, value?))).collect()
     }
 
     fn application(&mut self, path: &str, value: &Value<'_>) -> Option<EbayApplication> {
@@ -406,72 +359,6 @@ impl File<'_> {
             }
         }
     }
-
-    fn choice<T>(&mut self, path: &str, value: &Value<'_>, choices: [(&str, T); 2]) -> Option<T> {
-        let text = self.string(path, value)?;
-        let [(first, _), (second, _)] = &choices;
-        let message = format!("`{text}` is neither {first} nor {second}");
-        let chosen = choices.into_iter().find(|(name, _)| *name == text).map(|(_, value)| value);
-        if chosen.is_none() {
-            self.error(path, value.span(), message);
-        }
-        chosen
-    }
-
-    fn parsed<T>(
-        &mut self,
-        path: &str,
-        value: &Value<'_>,
-        parse: impl Fn(&str) -> Result<T, parse::Unreadable>,
-    ) -> Option<T> {
-        let text = self.string(path, value)?;
-        match parse(&text) {
-            Ok(parsed) => Some(parsed),
-            Err(unreadable) => {
-                let origin = self.places.origin(&value.span());
-                self.problems.error(path, &origin, unreadable.message, unreadable.hint);
-                None
-            }
-        }
-    }
-
-    fn string(&mut self, path: &str, value: &Value<'_>) -> Option<String> {
-        let DeValue::String(text) = value.get_ref() else {
-            self.error(path, value.span(), "it isn't a string".to_owned());
-            return None;
-        };
-        Some(text.to_string())
-    }
-
-    fn boolean(&mut self, path: &str, value: &Value<'_>) -> Option<bool> {
-        let DeValue::Boolean(value) = value.get_ref() else {
-            self.error(path, value.span(), "it is neither true nor false".to_owned());
-            return None;
-        };
-        Some(*value)
-    }
-
-    fn strings(&mut self, path: &str, value: &Value<'_>) -> Vec<(String, Range<usize>)> {
-        let DeValue::Array(items) = value.get_ref() else {
-            self.error(path, value.span(), "it isn't an array of strings".to_owned());
-            return Vec::new();
-        };
-        let items = items.iter().map(|item| (self.string(path, item), item.span()));
-        items.filter_map(|(item, span)| Some((item?, span))).collect()
-    }
-
-    fn unknown(&mut self, key: &str, path: &str, span: Range<usize>, known: &[&str]) {
-        let path = if path.is_empty() { key } else { path };
-        let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(key, name));
-        let hint = nearest.map(|name| format!("did you mean `{name}`?"));
-        let origin = self.places.origin(&span);
-        self.problems.error(path, &origin, "this key isn't known", hint);
-    }
-
-    fn error(&mut self, path: &str, span: Range<usize>, message: String) {
-        let origin = self.places.origin(&span);
-        self.problems.error(path, &origin, message, None);
-    }
 }
 
 /// A content type that bodies can be read as without their own. A multipart body's own names its boundary.
@@ -483,44 +370,5 @@ fn content_type(text: &str) -> Result<MediaType, String> {
         }
         Some(_) => Ok(media_type),
         None => Err(format!("{text} can't be turned into JSON; write application/json or text/plain")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A line end belongs to its line, and a place behind the end to the last one.
-    #[test]
-    fn places_are_lines() {
-        let places = Places::new("a\r\n\nä\n", "x.toml");
-        for (offset, line) in [(0, 1), (2, 1), (3, 2), (4, 3), (5, 3), (6, 3), (7, 4), (99, 4)] {
-            assert_eq!(places.origin(&(offset..offset)), format!("x.toml, line {line}"), "{offset}");
-        }
-    }
-
-    /// A long file is read in pieces that hold whole integrations, so that a place in one is a line of the file.
-    #[test]
-    fn pieces_hold_whole_integrations_and_cover_the_file() {
-        let section = |number| format!("[[integration]]\nid = \"shop-{number}\"\n[integration.xml]\n\n");
-        let text: String = (0..1000).map(section).collect();
-        let text = format!("# ours\n{text}");
-        let found = pieces(&text);
-        assert_eq!(found.len(), 4);
-        assert_eq!((found[0].start, found[3].end), (0, text.len()));
-        for pair in found.windows(2) {
-            assert_eq!(pair[0].end, pair[1].start);
-            assert!(text[pair[1].clone()].starts_with("[[integration]]"));
-        }
-        let counts: Vec<usize> =
-            found.iter().map(|piece| text[piece.clone()].matches("[[integration]]").count()).collect();
-        assert_eq!(counts, [256, 256, 256, 232]);
-        let mut places = Places::new(&text, "x.toml");
-        places.begin = found[2].start;
-        assert_eq!(places.origin(&(17..18)), format!("x.toml, line {}", 2 + 512 * 4 + 1));
-
-        let in_a_string = format!("{text}name = \"\"\"\n[[integration]]\n\"\"\"\n");
-        assert_eq!(pieces(&in_a_string).len(), 1);
-        assert_eq!(pieces("").len(), 1);
     }
 }

@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use redb::{Builder, Database, DatabaseError};
+use redb::{Builder, Database, DatabaseError, TableDefinition, WriteTransaction};
 
 pub use self::folder::{Folder, OpenError, drop_cache};
 pub use self::opening::Moment;
@@ -298,6 +298,28 @@ impl Files {
     fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// Filler that a new file is given and relieved of: it proves that there is so much room, and keeps it.
+const SPARE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spare");
+
+/// Makes the tables of a new file, with spare room; for [`Files::make`]. Each of the two commits is an fsync.
+///
+/// # Errors
+/// The file can't be written.
+pub fn prepare_with(
+    file: &Database,
+    spare_bytes: usize,
+    open_tables: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+) -> Result<(), redb::Error> {
+    let transaction = file.begin_write()?;
+    open_tables(&transaction)?;
+    transaction.open_table(SPARE)?.insert("filler", vec![0; spare_bytes].as_slice())?;
+    transaction.commit()?;
+    let transaction = file.begin_write()?;
+    transaction.open_table(SPARE)?.remove("filler")?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Has the disk keep room for all of a file's length: redb leaves holes in it, which a full disk wouldn't fill.

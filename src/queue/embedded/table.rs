@@ -16,12 +16,11 @@ use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
 use uuid::Uuid;
 
+use crate::queue::files::prepare_with;
 use crate::queue::frame::{self, Kind};
 use crate::queue::lane::{Append, BATCH_LIMIT_BYTES};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
@@ -35,9 +34,6 @@ pub(super) const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 const NOTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes");
 /// Another copy of the void numbers, on a page of its own: without them what was refused would be delivered.
 const NOTES_AGAIN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes again");
-
-/// Filler that a new file is given and relieved of: it proves that there is room for a batch, and keeps it.
-const SPARE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spare");
 
 /// How many jobs lie in a file, or in a part of it, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,18 +50,14 @@ pub(super) struct Rest {
     pub(super) since: Option<u64>,
 }
 
-/// Makes the tables, and fills and empties the spare room; each commit is an fsync.
+/// Makes the tables of a new file, with room for a batch.
 pub(super) fn prepare(file: &Database) -> Result<(), redb::Error> {
-    let transaction = file.begin_write()?;
-    transaction.open_table(JOBS)?;
-    transaction.open_table(BATCHES)?;
-    transaction.open_table(META)?;
-    transaction.open_table(SPARE)?.insert("filler", vec![0; BATCH_LIMIT_BYTES].as_slice())?;
-    transaction.commit()?;
-    let transaction = file.begin_write()?;
-    transaction.open_table(SPARE)?.remove("filler")?;
-    transaction.commit()?;
-    Ok(())
+    prepare_with(file, BATCH_LIMIT_BYTES, |transaction| {
+        transaction.open_table(JOBS)?;
+        transaction.open_table(BATCHES)?;
+        transaction.open_table(META)?;
+        Ok(())
+    })
 }
 
 /// What became of a batch.
@@ -340,7 +332,7 @@ pub(super) fn total(file: &Database) -> Result<Total, redb::Error> {
 /// What the file holds behind a number. The bytes of a batch count until all of it is acknowledged.
 pub(super) fn rest(file: &Database, acknowledged: u64) -> Result<Rest, redb::Error> {
     let transaction = file.begin_read()?;
-    let Some(batches) = open_batches(&transaction)? else { return Ok(Rest::default()) };
+    let batches = transaction.open_table(BATCHES)?;
     let Some((_, last)) = batches.last()? else { return Ok(Rest::default()) };
     let (jobs, bytes, _) = last.value();
     let (done_jobs, done_bytes) = match batches.range(..=acknowledged)?.next_back().transpose()? {
@@ -356,15 +348,4 @@ pub(super) fn rest(file: &Database, acknowledged: u64) -> Result<Rest, redb::Err
         rest.since = Some(time);
     }
     Ok(rest)
-}
-
-type Batches = redb::ReadOnlyTable<u64, (u64, u64, u64)>;
-
-/// None in a file of a version that had no such table.
-fn open_batches(transaction: &ReadTransaction) -> Result<Option<Batches>, redb::Error> {
-    match transaction.open_table(BATCHES) {
-        Ok(table) => Ok(Some(table)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -10,33 +10,25 @@ use uuid::Uuid;
 use super::batch::{self, Batch, Label};
 use super::notes::{LaneNotes, Notes};
 use super::{JournalError, Usage};
-use crate::queue::files::{Files, Loss, Moment};
+use crate::queue::files::{Files, Loss, Moment, prepare_with};
 use crate::queue::frame::{self, Found as FoundFrame, Frames, Kind};
 use crate::queue::producer::{BEGINNING, Run};
 
 /// From lane and place to a batch.
 pub const BATCHES: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("batches");
 
-/// Filler that a new file is given and relieved of: it proves that there is room for notes, and keeps it.
-const SPARE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("spare");
+/// The notes' room in a new file.
 const SPARE_BYTES: usize = 256 << 10;
 
-/// Makes the tables of a new file, and fills and empties the spare room; each commit is an fsync.
+/// Makes the tables of a new file, with room for notes.
 ///
 /// # Errors
 /// The file can't be written.
 pub fn prepare(file: &Database) -> Result<(), redb::Error> {
-    let transaction = file.begin_write()?;
-    transaction.open_table(BATCHES)?;
-    transaction.open_table(SPARE)?.insert("filler", vec![0; SPARE_BYTES].as_slice())?;
-    transaction.commit()?;
-    let transaction = file.begin_write()?;
-    transaction.open_table(SPARE)?.remove("filler")?;
-    transaction.commit()?;
-    Ok(())
+    prepare_with(file, SPARE_BYTES, |transaction| Ok(transaction.open_table(BATCHES).map(drop)?))
 }
 
-/// What files hold of a lane.
+/// What files hold of a lane, oldest file first.
 #[derive(Debug, Default)]
 pub struct Found {
     /// What is unresolved and there.
@@ -47,15 +39,13 @@ pub struct Found {
     pub bytes: u64,
 }
 
-/// Reads what files hold of a lane, oldest file first. A place that the notes don't know yet is taken with the number
-/// that it was written with: the notes that named it were damaged.
-///
-/// # Errors
-/// A file can't be read.
-pub fn find_lane(files: &[Arc<Database>], lane: u32, notes: &LaneNotes) -> Result<Found, redb::Error> {
-    let mut found = Found::default();
-    let mut end = 0;
-    for file in files {
+impl Found {
+    /// Adds what the next file holds. A place that the notes don't know yet is taken with the number that it was written
+    /// with: the notes that named it were damaged.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn add(&mut self, file: &Database, lane: u32, notes: &LaneNotes) -> Result<(), redb::Error> {
         for row in file.begin_read()?.open_table(BATCHES)?.range((lane, 0)..=(lane, u64::MAX))? {
             let (place, value) = row?;
             let place = place.value().1;
@@ -68,17 +58,21 @@ pub fn find_lane(files: &[Arc<Database>], lane: u32, notes: &LaneNotes) -> Resul
                 position => position,
             };
             // A batch lies in one file.
-            let Some(position) = position.filter(|_| place >= end) else { continue };
-            end = place + 1;
-            match found.runs.last_mut() {
+            let Some(position) = position.filter(|_| place >= self.end()) else { continue };
+            match self.runs.last_mut() {
                 Some(run) if run.is_followed_by(position, place) => run.len += 1,
-                _ => found.runs.push(Run { first: position, place, len: 1 }),
+                _ => self.runs.push(Run { first: position, place, len: 1 }),
             }
-            found.bytes += value.value().len() as u64;
-            found.jobs += jobs_of(value.value());
+            self.bytes += value.value().len() as u64;
+            self.jobs += jobs_of(value.value());
         }
+        Ok(())
     }
-    Ok(found)
+
+    /// The place behind the last one that was found.
+    pub fn end(&self) -> u64 {
+        self.runs.last().map_or(0, |run| run.place + run.len)
+    }
 }
 
 /// How many jobs a batch has, by its header.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::batch;
 use super::notes::Notes;
-use super::tables::{self, BATCHES};
+use super::tables::{self, BATCHES, Found};
 use super::{Change, Identity, JournalError, Order, Recovered, Usage};
 use crate::queue::Health;
 use crate::queue::files::{Files, Moment, OpenError, Unfinished, guarded};
@@ -82,30 +82,30 @@ impl JournalWriter {
             notes.epoch = notes.epoch.max(now);
         }
         usage.note_damage(&files);
-        let older = &opened[..opened.len() - usize::from(active.is_some())];
+        let (older, last) = opened.split_at(opened.len() - usize::from(active.is_some()));
         // With fewer lanes than before, the others may still hold jobs.
         let lanes = lanes.max(notes.lanes.keys().next_back().map_or(0, |last| last + 1));
         let mut recovered = Vec::new();
         let mut of_older = Older::default();
         for lane in 0..lanes {
             let mut of_lane = notes.lanes.remove(&lane).unwrap_or_default();
-            let found = tables::find_lane(&opened, lane, &of_lane).map_err(read_error)?;
+            let mut found = Found::default();
+            older.iter().try_for_each(|file| found.add(file, lane, &of_lane)).map_err(read_error)?;
+            of_older.jobs += found.jobs;
+            of_older.bytes += found.bytes;
+            of_older.ends.extend((found.end() > 0).then(|| (lane, found.end())));
+            last.iter().try_for_each(|file| found.add(file, lane, &of_lane)).map_err(read_error)?;
             usage.add(found.jobs, found.bytes);
             if found.jobs > 0 {
                 info!(lane, jobs = found.jobs, "the outage journal holds jobs that Redis hasn't confirmed");
             }
-            let found_older = tables::find_lane(older, lane, &of_lane).map_err(read_error)?;
-            of_older.jobs += found_older.jobs;
-            of_older.bytes += found_older.bytes;
-            of_older.ends.extend(found_older.runs.last().map(|run| (lane, run.place + run.len)));
             of_lane.runs.iter().flat_map(|run| run.place..run.place + run.len).for_each(|place| {
                 let is_there = found.runs.iter().any(|run| (run.place..run.place + run.len).contains(&place));
                 if !is_there && usage.note_lost(lane, place) {
                     error!(lane, place, "a batch of the outage journal is gone with a damaged file");
                 }
             });
-            let end = found.runs.last().map_or(0, |run| run.place + run.len);
-            of_lane.next_place = of_lane.next_place.max(end);
+            of_lane.next_place = of_lane.next_place.max(found.end());
             of_lane.runs = found.runs;
             let (runs, next_place) = (of_lane.runs.clone(), of_lane.next_place);
             recovered.push(Recovered { runs, next_place, promised: of_lane.promised });

@@ -109,7 +109,7 @@ impl Keeper {
                 Ok(removed) => self.metrics.stream_removed.get_or_create(&labels).inc_by(removed),
                 Err(_) => {
                     self.metrics.stream_entries.get_or_create(&labels).set(0);
-                    self.forget_groups(said, &BTreeSet::new());
+                    self.forget_groups(said, BTreeSet::new());
                     return Ok(());
                 }
             };
@@ -123,8 +123,7 @@ impl Keeper {
             self.measure(connection, &group, said).await?;
             seen.insert(group.name);
         }
-        self.forget_groups(said, &seen);
-        said.groups = seen;
+        self.forget_groups(said, seen);
         Ok(())
     }
 
@@ -196,8 +195,8 @@ impl Keeper {
     }
 
     /// A group that was destroyed must not go on being measured.
-    fn forget_groups(&self, said: &mut Said, seen: &BTreeSet<String>) {
-        for gone in said.groups.difference(seen) {
+    fn forget_groups(&self, said: &mut Said, seen: BTreeSet<String>) {
+        for gone in said.groups.difference(&seen) {
             let labels = self.group_labels(gone);
             self.metrics.group_pending.remove(&labels);
             self.metrics.group_dead.remove(&labels);
@@ -206,7 +205,7 @@ impl Keeper {
         said.dead.retain(|group| seen.contains(group));
         said.known.retain(|group, _| seen.contains(group));
         said.waited.retain(|group, _| seen.contains(group));
-        said.groups.clone_from(seen);
+        said.groups = seen;
     }
 }
 

@@ -15,7 +15,7 @@ use super::checks::{Facts, ask_policy, check_policy};
 use super::script::{self, Answer, Fence, Verdict};
 use super::server::{Server, confirmation, require_confirmed};
 use super::socket::Socket;
-use super::{Keys, describe};
+use super::{Ack, Keys, describe};
 use crate::queue::journal::JournalError;
 use crate::queue::producer::Marker;
 
@@ -216,9 +216,7 @@ impl Up {
         let event = match expected {
             Expected::Batch(answer) => match answer.take(reply)? {
                 Err(error) => Some(broken(&error)),
-                Ok(verdict) if confirmation(self.socket.ack()).is_none() => {
-                    Some(LinkEvent::Answered(verdict))
-                }
+                Ok(verdict) if self.socket.ack() == Ack::Redis => Some(LinkEvent::Answered(verdict)),
                 Ok(verdict) => {
                     self.verdict = Some(verdict);
                     None

@@ -69,9 +69,10 @@ pub fn trim(keys: &Keys, trim: Trim, limit: u64) -> Cmd {
 /// What the server did with a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is on the stream, now or already. Jobs that were repeats of earlier ones: their place in the batch, and the
-    /// first job's id.
+    /// It is on the stream now. Jobs that were repeats of earlier ones: their place in the batch, and the first job's id.
     Appended(Vec<(usize, Uuid)>),
+    /// It was on the stream already.
+    Duplicate,
     /// The stream holds as many entries as it may.
     Full,
     /// The marker isn't where it should be: it must be read again.
@@ -107,7 +108,7 @@ pub struct Batch<'a> {
     pub may_split: bool,
 }
 
-/// Puts a batch behind what is to be sent.
+/// Puts a batch behind what is to be sent. The library's [`Cmd`] would hold a copy of every job.
 pub fn append(out: &mut BytesMut, keys: &Keys, batch: &Batch<'_>) -> Answer {
     let Batch { producer, epoch, seq, limit, jobs: batch, may_split } = *batch;
     let dedupes: Vec<_> = batch
@@ -218,11 +219,8 @@ impl Answer {
     fn verdict_of_transaction(&self, reply: Value) -> Result<Verdict, RedisError> {
         let Value::Array(replies) = reply else { return Err(unexpected()) };
         let mut replies = replies.into_iter();
-        let of_script = replies.next().unwrap_or_default().extract_error()?;
-        let is_appended = matches!(&of_script, Value::Array(words)
-            if words.first() == Some(&Value::BulkString(b"appended".to_vec())));
-        let verdict = verdict(of_script)?;
-        if is_appended {
+        let verdict = verdict(replies.next().unwrap_or_default().extract_error()?)?;
+        if let Verdict::Appended(_) = verdict {
             for _ in 0..self.commands {
                 let Value::BulkString(_) = replies.next().unwrap_or_default().extract_error()? else {
                     return Err(unexpected());
@@ -255,7 +253,7 @@ pub fn verdict(reply: Value) -> Result<Verdict, RedisError> {
             }
             Ok(Verdict::Appended(repeats))
         }
-        "duplicate" => Ok(Verdict::Appended(Vec::new())),
+        "duplicate" => Ok(Verdict::Duplicate),
         "full" => Ok(Verdict::Full),
         "fenced" => Ok(Verdict::Fenced),
         "gap" | "unknown" => Ok(Verdict::OutOfStep),

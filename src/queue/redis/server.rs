@@ -45,33 +45,39 @@ impl Connection {
     }
 }
 
+/// What a connection begins with, and is held to.
+#[derive(Clone, Copy)]
+pub struct Opening<'a> {
+    login: &'a Login,
+    /// The database's number.
+    pub database: i64,
+    /// How long an answer may take.
+    pub response_timeout: Duration,
+    /// When what is written counts as confirmed.
+    pub ack: Ack,
+}
+
 /// A connection that can be made to a server.
 pub trait Open: ConnectionLike + Sized {
     /// Makes it of a socket: logs in, and chooses the database.
     fn open(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        login: &Login,
-        database: i64,
-        response_timeout: Duration,
-        ack: Ack,
+        opening: Opening<'_>,
     ) -> impl Future<Output = Result<Self, String>> + Send;
 }
 
 impl Open for Connection {
     async fn open(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        login: &Login,
-        database: i64,
-        response_timeout: Duration,
-        ack: Ack,
+        opening: Opening<'_>,
     ) -> Result<Connection, String> {
         let info = RedisConnectionInfo::default();
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(response_timeout));
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(opening.response_timeout));
         let opened = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (commands, driver) = opened.map_err(|error| describe(&error))?;
-        let mut connection =
-            Connection { commands, ack, _driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) };
-        log_in(&mut connection, login, database).await?;
+        let driver = Arc::new(AbortOnDropHandle::new(tokio::spawn(driver)));
+        let mut connection = Connection { commands, ack: opening.ack, _driver: driver };
+        log_in(&mut connection, opening).await?;
         Ok(connection)
     }
 }
@@ -205,14 +211,15 @@ impl Server {
     /// Why not, in words that hold no password.
     pub async fn connect<C: Open>(&self, key: &str, response_timeout: Duration) -> Result<C, String> {
         let Target { topology, login, database, .. } = &self.settings.target;
+        let opening = Opening { login, database: *database, response_timeout, ack: self.settings.ack };
         match topology {
-            Topology::Single(address) => self.dial(address, login, *database, response_timeout).await,
+            Topology::Single(address) => self.dial(address, opening).await,
             Topology::Sentinel { sentinels, master, login: sentinel_login } => {
                 let mut troubles = Vec::new();
                 for sentinel in sentinels {
                     let connecting = async {
                         let address = self.master_of(sentinel, sentinel_login, master).await?;
-                        let connection = self.dial(&address, login, *database, response_timeout).await?;
+                        let connection = self.dial(&address, opening).await?;
                         require_master(connection, &address).await
                     };
                     match connecting.await {
@@ -226,7 +233,7 @@ impl Server {
                 let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let mut troubles = Vec::new();
                 for node in &nodes {
-                    match self.connect_by(node, seeds, key, response_timeout).await {
+                    match self.connect_by(node, seeds, key, opening).await {
                         Ok(connection) => return Ok(connection),
                         Err(trouble) => troubles.push(trouble),
                     }
@@ -237,7 +244,9 @@ impl Server {
     }
 
     async fn master_of(&self, sentinel: &Address, login: &Login, master: &str) -> Result<Address, String> {
-        let mut connection: Connection = self.dial(sentinel, login, 0, CONNECT_TIMEOUT).await?;
+        let opening =
+            Opening { login, database: 0, response_timeout: CONNECT_TIMEOUT, ack: self.settings.ack };
+        let mut connection: Connection = self.dial(sentinel, opening).await?;
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
         let named: Result<Option<(String, u16)>, _> = command.query_async(&mut connection).await;
@@ -255,11 +264,10 @@ impl Server {
         node: &Address,
         seeds: &[Address],
         key: &str,
-        response_timeout: Duration,
+        opening: Opening<'_>,
     ) -> Result<C, String> {
-        let Target { login, database, .. } = &self.settings.target;
         self.ask_last(node);
-        let mut asked: C = self.dial(node, login, *database, response_timeout).await?;
+        let mut asked: C = self.dial(node, opening).await?;
         let failed = |error: RedisError| format!("{node}: {}", describe(&error));
         let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut asked).await.map_err(failed)?;
         if !info.contains("cluster_state:ok") {
@@ -273,7 +281,7 @@ impl Server {
             return Ok(asked);
         }
         drop(asked);
-        self.dial(&owner, login, *database, response_timeout).await
+        self.dial(&owner, opening).await
     }
 
     fn ask_last(&self, node: &Address) {
@@ -295,23 +303,14 @@ impl Server {
         }
     }
 
-    async fn dial<C: Open>(
-        &self,
-        address: &Address,
-        login: &Login,
-        database: i64,
-        response_timeout: Duration,
-    ) -> Result<C, String> {
-        let ack = self.settings.ack;
+    async fn dial<C: Open>(&self, address: &Address, opening: Opening<'_>) -> Result<C, String> {
         let mut is_in_handshake = false;
         let dialling = async {
             let broken = |error: std::io::Error| error.to_string();
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(broken)?;
             stream.set_nodelay(true).map_err(broken)?;
             let Some(tls) = &self.settings.tls else {
-                return C::open(stream, login, database, response_timeout, ack)
-                    .await
-                    .map_err(|trouble| plain_trouble(&trouble));
+                return C::open(stream, opening).await.map_err(|trouble| plain_trouble(&trouble));
             };
             let name = ServerName::try_from(address.host.clone())
                 .map_err(|_| "its name can't be that of a certificate".to_owned())?;
@@ -322,7 +321,7 @@ impl Server {
                 .map_err(|error| tls_trouble(&error))?;
             is_in_handshake = false;
             // TLS 1.3 is done before the server has judged the gateway's certificate.
-            C::open(stream, login, database, response_timeout, ack).await.map_err(certificate_trouble)
+            C::open(stream, opening).await.map_err(certificate_trouble)
         };
         let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dialling).await;
         let dialled = dialled.unwrap_or_else(|_| {
@@ -335,11 +334,8 @@ impl Server {
 }
 
 /// Logs in, and chooses the database. The client library would do that too, but calls every error a wrong password.
-pub async fn log_in(
-    connection: &mut impl ConnectionLike,
-    login: &Login,
-    database: i64,
-) -> Result<(), String> {
+pub async fn log_in(connection: &mut impl ConnectionLike, opening: Opening<'_>) -> Result<(), String> {
+    let Opening { login, database, .. } = opening;
     let failed = |error: RedisError| describe(&error);
     if let Some(password) = &login.password {
         let mut command = redis::cmd("AUTH");

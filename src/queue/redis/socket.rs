@@ -18,8 +18,7 @@ use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::server::{Open, confirm, log_in};
-use super::target::Login;
+use super::server::{Open, Opening, confirm, log_in};
 use super::{Ack, describe};
 
 /// How much is read at once at the least.
@@ -46,18 +45,15 @@ pub struct Socket {
 impl Open for Socket {
     async fn open(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        login: &Login,
-        database: i64,
-        response_timeout: Duration,
-        ack: Ack,
+        opening: Opening<'_>,
     ) -> Result<Socket, String> {
         let mut socket = Socket {
             stream: Box::new(stream),
             unsent: BytesMut::new(),
             received: BytesMut::new(),
-            database,
-            response_timeout,
-            ack,
+            database: opening.database,
+            response_timeout: opening.response_timeout,
+            ack: opening.ack,
         };
         // Whatever a Redis says to this, it says something; what isn't one, or takes no more clients, is found out here.
         let replies = socket.exchange(&redis::cmd("PING").get_packed_command(), 1).await;
@@ -69,7 +65,7 @@ impl Open for Socket {
                 Ok(_) | Err(_) => {}
             }
         }
-        log_in(&mut socket, login, database).await?;
+        log_in(&mut socket, opening).await?;
         Ok(socket)
     }
 }

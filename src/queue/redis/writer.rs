@@ -3,23 +3,25 @@
 //! One loop: [`RedisWriter::work`] does whatever the state allows, then one event is waited for and handled. While
 //! batches of the journal have to be sent first, new ones go there at once; so the order is kept.
 
+mod linking;
+mod report;
+
 use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::link::{Link, LinkEvent, finish};
-use super::script::{self, Fence, Verdict};
+use super::script;
 use super::server::Server;
-use super::socket::Socket;
 use super::{Keys, Outage};
 use crate::queue::journal::{self, Batch, Change, Document, Journal, JournalError, Recovered};
 use crate::queue::lane::{Append, ENOUGH_JOBS, Waiter, Waiting};
-use crate::queue::producer::{BEGINNING, Epoch, Loss, Position, Producer, Standing, ToSend};
+use crate::queue::producer::{BEGINNING, Epoch, Position, Producer, ToSend};
 use crate::queue::{Health, QueueError, time_for};
 use crate::telemetry::queue::QueueMetrics;
 
@@ -41,9 +43,6 @@ const TAIL_NOTES: u32 = 10;
 /// How often what the server confirmed is noted on the disk, and what it has of the journal is removed from there.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A full stream is tried again after the pause of so many attempts.
-const FULL_PAUSE_ATTEMPTS: u32 = 4;
-
 /// A change of the journal that is on its way.
 type Changing = BoxFuture<'static, Result<u64, JournalError>>;
 
@@ -55,6 +54,20 @@ struct Waiters {
     paths: Vec<Waiter>,
     /// When they have waited too long.
     deadline: Instant,
+}
+
+impl Waiters {
+    fn accept(self) {
+        self.accept_with(&[]);
+    }
+
+    /// Some jobs may be repeats: by their place in the batch, and the id of the first one.
+    fn accept_with(self, repeats: &[(usize, Uuid)]) {
+        for (place, path) in self.paths.into_iter().enumerate() {
+            let first = repeats.iter().find(|(repeat, _)| *repeat == place).map(|(_, first)| *first);
+            path.settle(Ok(first));
+        }
+    }
 }
 
 /// The worker of one lane.
@@ -101,8 +114,10 @@ impl fmt::Debug for RedisWriter {
 /// What the loop waits for.
 enum Event {
     Link(LinkEvent),
-    /// A job is there, or the lane is closed.
-    Job(bool),
+    /// A job is there, or enough of them for a batch that follows another.
+    Jobs,
+    /// The lane is closed, and no job is left in it.
+    Closed,
     /// Somebody has waited too long.
     Deadline,
     Written(Result<u64, JournalError>),
@@ -181,8 +196,8 @@ impl RedisWriter {
                     self.compared = Some(event)
                 }
                 Event::Link(event) => self.handle(event),
-                Event::Job(is_there) => self.is_closed = !is_there,
-                Event::Deadline => {}
+                Event::Closed => self.is_closed = true,
+                Event::Jobs | Event::Deadline => {}
                 Event::Written(result) => {
                     self.written(result);
                     self.compared.take().into_iter().for_each(|event| self.handle(event));
@@ -208,7 +223,7 @@ impl RedisWriter {
         let deadline = self.deadline();
         // While a batch is on its way, a few jobs can wait unseen: the batch's own deadline comes first.
         let is_sending = self.can_send() && self.producer.in_flight() > 0 && !self.producer.has_backlog();
-        let may_follow = is_sending && self.producer.in_flight() < WINDOW;
+        let may_follow = is_sending && !self.must_wait() && self.on_their_way() < WINDOW;
         let awaits_job = self.waiting.first_arrival().is_none() && !self.is_closed && !is_sending;
         tokio::select! {
             event = self.link.next(&self.keys), if self.compared.is_none() => Event::Link(event),
@@ -224,7 +239,7 @@ impl RedisWriter {
                 self.noting = None;
                 Event::Noted(result)
             }
-            is_there = next_jobs(&mut self.waiting, may_follow), if may_follow || awaits_job => Event::Job(is_there),
+            event = next_jobs(&mut self.waiting, may_follow), if may_follow || awaits_job => event,
             () = tokio::time::sleep_until(deadline) => Event::Deadline,
         }
     }
@@ -298,14 +313,15 @@ impl RedisWriter {
     }
 
     fn has_room(&self) -> bool {
-        match self.producer.in_flight() + self.unsent() {
+        match self.on_their_way() {
             0 => true,
             on_their_way => on_their_way < WINDOW && self.waiting.count() >= ENOUGH_JOBS,
         }
     }
 
-    fn unsent(&self) -> usize {
-        self.producer.memory_len().saturating_sub(self.producer.in_flight())
+    /// How many batches are numbered and not resolved.
+    fn on_their_way(&self) -> usize {
+        self.producer.memory_len().max(self.producer.in_flight())
     }
 
     fn freeze(&mut self, batch: Vec<Append>) {
@@ -395,127 +411,9 @@ impl RedisWriter {
         }
     }
 
-    fn handle(&mut self, event: LinkEvent) {
-        match event {
-            LinkEvent::Rested => self.link = Link::start(&self.server, &self.keys, &self.field),
-            LinkEvent::Connected(connection, marker) => {
-                let mut settled = Vec::new();
-                match self.producer.resume(marker, |waiters| settled.push(waiters)) {
-                    Standing::InStep => self.note_numbers(connection),
-                    Standing::NeedsFence => self.begin_epoch(connection),
-                    Standing::Fenced => self.give_up(),
-                }
-                settled.into_iter().for_each(accept);
-            }
-            LinkEvent::Numbered(connection, number) => self.send_fence(connection, number),
-            LinkEvent::Fenced(connection, Fence::Begun { prior, is_stream_empty }) => {
-                let mut settled = Vec::new();
-                let loss = self.producer.fenced(prior, is_stream_empty, |waiters| settled.push(waiters));
-                settled.into_iter().for_each(accept);
-                loss.into_iter().for_each(|loss| self.report_loss(loss));
-                self.has_new_numbers = true;
-                self.note_numbers(connection);
-            }
-            LinkEvent::Noted(connection) => {
-                self.has_new_numbers = false;
-                self.go_up(connection);
-            }
-            LinkEvent::Answered(Verdict::Appended(repeats)) => {
-                if std::mem::take(&mut self.is_full) {
-                    self.trouble = None;
-                }
-                if let Some(waiters) = self.producer.appended() {
-                    accept_with(waiters, &repeats);
-                }
-            }
-            LinkEvent::Answered(Verdict::OutOfStep) => {
-                self.go_down("Redis doesn't follow the numbers; comparing".to_owned());
-            }
-            LinkEvent::Answered(Verdict::Full) => {
-                self.is_full = true;
-                self.go_down("the stream holds as many entries as it may (RETRIEVE_STREAM_LIMIT)".to_owned());
-                // The connection is sound, so the next one would be made at once, and end the same way.
-                self.link = Link::rest(FULL_PAUSE_ATTEMPTS);
-            }
-            LinkEvent::Fenced(_, Fence::Fenced) | LinkEvent::Answered(Verdict::Fenced) => self.give_up(),
-            LinkEvent::Probed => {}
-            LinkEvent::Broken(why) => self.go_down(why),
-        }
-    }
-
-    fn go_up(&mut self, connection: Socket) {
-        self.attempts = 0;
-        // Only a batch shows whether there is room again.
-        self.trouble = self.trouble.take().filter(|_| self.is_full);
-        self.link = Link::up(connection);
-    }
-
-    fn go_down(&mut self, why: String) {
-        self.metrics.redis_broken_connections.inc();
-        self.trouble = Some(why);
-        self.compared = None;
-        self.link = Link::rest(self.attempts);
-        self.attempts += 1;
-    }
-
-    fn give_up(&mut self) {
-        self.attempts = 2;
-        let why = "another gateway writes with a copy of this data folder; give each its own and start again";
-        self.trouble = Some(why.to_owned());
-        self.link = Link::Fenced;
-    }
-
-    /// Begins the epoch of this start, or the next one if that has begun already.
-    fn begin_epoch(&mut self, connection: Socket) {
-        let number = self.producer.epoch().number;
-        match (self.producer.is_live(), self.journal.clone()) {
-            (false, _) => self.send_fence(connection, number),
-            (true, None) => self.send_fence(connection, number + 1),
-            (true, Some(journal)) => {
-                self.link = Link::Numbering(Box::pin(async move {
-                    journal.change(Change::NextEpoch).await.map(|number| (connection, number))
-                }));
-            }
-        }
-    }
-
-    fn send_fence(&mut self, connection: Socket, number: u64) {
-        let epoch = Epoch { number, nonce: self.nonce };
-        self.producer.begin_epoch(epoch);
-        self.link = Link::fence(connection, script::fence(&self.keys, &self.field, epoch));
-    }
-
-    /// Goes up, once the numbers are on the disk.
-    fn note_numbers(&mut self, connection: Socket) {
-        let Some(journal) = self.journal.clone().filter(|_| self.has_new_numbers) else {
-            return self.go_up(connection);
-        };
-        let change = Change::Renumber {
-            lane: self.keys.lane,
-            runs: self.producer.runs().copied().collect(),
-            resolved_below: self.producer.resolved_below(),
-            promised: self.producer.promised(),
-        };
-        self.link = Link::Noting(Box::pin(async move { journal.change(change).await.map(|_| connection) }));
-    }
-
-    fn report_loss(&self, loss: Loss) {
-        self.metrics.redis_losses.inc();
-        let Loss { reached, confirmed, is_uncertain } = loss;
-        let stream = &self.keys.stream;
-        if is_uncertain {
-            error!(%stream, "Redis lost its note of what this gateway had written, not the jobs; nothing is sent again");
-        } else {
-            error!(
-                %stream, ?reached, ?confirmed,
-                "Redis lost jobs that it had confirmed (a failover, or a restart from an older state)"
-            );
-        }
-    }
-
     fn written(&mut self, result: Result<u64, JournalError>) {
         match result {
-            Ok(_) => self.producer.written().into_iter().for_each(accept),
+            Ok(_) => self.producer.written().into_iter().for_each(Waiters::accept),
             Err(error) => {
                 self.refuse_unresolved();
                 warn!(%error, "jobs were answered 503");
@@ -558,69 +456,13 @@ impl RedisWriter {
             warn!(%error, "what Redis confirmed couldn't be noted");
         }
     }
-
-    fn measure(&mut self) {
-        let Some(journal) = &self.journal else { return };
-        self.metrics.journal_jobs.set(journal.usage().jobs());
-        self.metrics.journal_bytes.set(journal.usage().bytes());
-        self.metrics.journal_damaged_files.set(journal.usage().damaged_files());
-        self.metrics.journal_lost_batches.set(journal.usage().lost_batches());
-        self.backlog_since = match (journal.usage().jobs(), self.backlog_since) {
-            (0, _) => None,
-            (_, since) => since.or_else(|| Some(Instant::now())),
-        };
-        let age = self.backlog_since.map_or(0, |since| since.elapsed().as_secs());
-        self.metrics.journal_age_seconds.set(age);
-    }
-
-    /// Tells readiness, and the log when something changes.
-    fn report(&mut self) {
-        self.measure();
-        let health = match (&self.trouble, self.journal.as_ref().map(Journal::health)) {
-            (None, _) if !self.producer.has_backlog() => Health::Up,
-            (None, None) => Health::Up,
-            (Some(why), None) => Health::Down(why.clone()),
-            (Some(why), _) if matches!(self.link, Link::Fenced) => Health::Down(why.clone()),
-            (why, Some(Health::Up)) => Health::Journaling(
-                why.clone().unwrap_or_else(|| "Redis is back; the journal is being sent to it".to_owned()),
-            ),
-            (why, Some(Health::Down(journal) | Health::Journaling(journal))) => {
-                Health::Down(format!("{}; {journal}", why.as_deref().unwrap_or("Redis is back")))
-            }
-        };
-        self.health.send_if_modified(|current| {
-            let changed = *current != health;
-            if changed {
-                let stream = &self.keys.stream;
-                match &health {
-                    Health::Up => info!(%stream, "Redis takes jobs"),
-                    Health::Journaling(why) => warn!(%stream, %why, "jobs go to the outage journal"),
-                    Health::Down(why) => warn!(%stream, %why, "webhooks are answered 503"),
-                }
-                *current = health;
-            }
-            changed
-        });
-    }
 }
 
-fn accept(waiters: Waiters) {
-    accept_with(waiters, &[]);
-}
-
-/// Some jobs may be repeats: by their place in the batch, and the id of the first one.
-fn accept_with(waiters: Waiters, repeats: &[(usize, Uuid)]) {
-    for (place, path) in waiters.paths.into_iter().enumerate() {
-        let first = repeats.iter().find(|(repeat, _)| *repeat == place).map(|(_, first)| *first);
-        path.settle(Ok(first));
-    }
-}
-
-/// Waits for any job, or for enough of them for a batch that follows another. False if the lane is closed.
-async fn next_jobs(waiting: &mut Waiting, may_follow: bool) -> bool {
+/// Waits for any job, or for enough of them for a batch that follows another.
+async fn next_jobs(waiting: &mut Waiting, may_follow: bool) -> Event {
     if may_follow {
         waiting.enough().await;
-        return true;
+        return Event::Jobs;
     }
-    waiting.first().await.is_some()
+    waiting.first().await.map_or(Event::Closed, |_| Event::Jobs)
 }

@@ -146,7 +146,7 @@ fn the_scripts_decide_as_the_model() {
         let model = server::decide(before, epoch, seq);
         let (name, expect) = match model {
             Model::Appended => ("appended", Verdict::Appended(Vec::new())),
-            Model::Duplicate => ("duplicate", Verdict::Appended(Vec::new())),
+            Model::Duplicate => ("duplicate", Verdict::Duplicate),
             Model::Fenced => ("fenced", Verdict::Fenced),
             Model::Gap => ("gap", Verdict::OutOfStep),
             Model::Unknown => ("unknown", Verdict::OutOfStep),
@@ -198,10 +198,10 @@ fn a_transaction_appends_as_the_script_alone_does_and_leaves_nothing_behind() {
     for may_split in [true, false] {
         begin(&mut server, &keys);
         for (seq, range) in [(2, 0..1), (3, 1..3), (4, 3..64), (5, 64..64), (6, 64..70)] {
-            for _ in 0..2 {
+            for verdict in [Verdict::Appended(Vec::new()), Verdict::Duplicate] {
                 let jobs = &jobs[range.clone()];
                 let batch = Batch { producer: "p.0", epoch: EPOCH, seq, limit: 0, jobs, may_split };
-                assert_eq!(append_to(&mut server, &keys, &batch).unwrap(), Verdict::Appended(Vec::new()));
+                assert_eq!(append_to(&mut server, &keys, &batch).unwrap(), verdict);
                 assert_eq!(
                     entries(&mut server, &keys),
                     expect[..range.end],
