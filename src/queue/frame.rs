@@ -66,6 +66,13 @@ pub struct Header {
     checksum: u32,
 }
 
+impl Header {
+    /// Whether that is the content which it speaks of.
+    pub fn is_of(&self, content: &[u8]) -> bool {
+        usize::try_from(self.len) == Ok(content.len()) && crc32fast::hash(content) == self.checksum
+    }
+}
+
 /// A record in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -87,19 +94,17 @@ pub struct Frames {
     pub unreadable_bytes: u64,
 }
 
-/// Writes a record into a slice that has exactly its size.
-pub fn fill(out: &mut [u8], kind: Kind, numbers: (u64, u64), content: &[u8]) {
-    let (header, rest) = out.split_at_mut(HEADER_BYTES);
-    rest.copy_from_slice(content);
-    header.copy_from_slice(&header_of(kind, numbers, content));
-}
-
 /// A record as bytes.
 pub fn encode(kind: Kind, numbers: (u64, u64), content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_BYTES + content.len());
+    append(&mut out, kind, numbers, content);
+    out
+}
+
+/// Puts a record behind others.
+pub fn append(out: &mut Vec<u8>, kind: Kind, numbers: (u64, u64), content: &[u8]) {
     out.extend_from_slice(&header_of(kind, numbers, content));
     out.extend_from_slice(content);
-    out
 }
 
 fn header_of(kind: Kind, numbers: (u64, u64), content: &[u8]) -> [u8; HEADER_BYTES] {
@@ -136,10 +141,26 @@ pub fn header(bytes: &[u8]) -> Option<Header> {
 pub fn decode(bytes: &[u8], kind: Kind) -> Option<((u64, u64), &[u8])> {
     let header = header(bytes)?;
     let content = &bytes[HEADER_BYTES..];
-    let is_whole = header.kind == kind
-        && usize::try_from(header.len).ok()? == content.len()
-        && crc32fast::hash(content) == header.checksum;
-    is_whole.then_some((header.numbers, content))
+    (header.kind == kind && header.is_of(content)).then_some((header.numbers, content))
+}
+
+/// Takes apart records that lie behind each other, with contents that may be damaged ([`Header::is_of`]). Bytes that no
+/// header speaks for come without one.
+pub fn split(bytes: &[u8]) -> impl Iterator<Item = (Option<Header>, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let found = header(rest);
+        let (begin, end) = match &found {
+            Some(header) => (HEADER_BYTES, HEADER_BYTES + usize::try_from(header.len).unwrap_or(usize::MAX)),
+            None => (0, (1..rest.len()).find(|at| header(&rest[*at..]).is_some()).unwrap_or(rest.len())),
+        };
+        let (record, behind) = rest.split_at(end.min(rest.len()));
+        rest = behind;
+        Some((found, &record[begin..]))
+    })
 }
 
 impl Frames {
@@ -198,7 +219,7 @@ impl Frames {
         }
         let mut content = vec![0; usize::try_from(found.header.len).ok()?];
         self.file.read_exact_at(&mut content, found.offset).ok()?;
-        (crc32fast::hash(&content) == found.header.checksum).then_some(content)
+        found.header.is_of(&content).then_some(content)
     }
 
     /// Whether there is anything whole but jobs.
@@ -269,6 +290,32 @@ mod tests {
         assert_eq!(frames.of(Kind::Job).map(|found| found.header.numbers.0).collect::<Vec<_>>(), [2]);
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         assert_eq!(Frames::find(&path).unwrap().damaged.len(), 2, "one that is cut off is damaged as well");
+    }
+
+    #[test]
+    fn records_behind_each_other_come_apart_around_a_damaged_header() {
+        let records = [1u8, 2, 3].map(|number| encode(Kind::Job, (number.into(), 7), &[number; 40]));
+        let bytes = records.concat();
+        let whole = |bytes: &[u8]| -> Vec<Option<(u64, bool)>> {
+            split(bytes)
+                .map(|(header, content)| header.map(|header| (header.numbers.0, header.is_of(content))))
+                .collect()
+        };
+        assert_eq!(whole(&bytes), [1, 2, 3].map(|number| Some((number, true))));
+        assert_eq!(whole(b""), []);
+        let length = records[0].len();
+        for (at, expect) in [
+            (9, [None, Some((2, true)), Some((3, true))]),
+            (length + 5, [Some((1, true)), None, Some((3, true))]),
+            (2 * length + 31, [Some((1, true)), Some((2, true)), None]),
+            (length + HEADER_BYTES, [Some((1, true)), Some((2, false)), Some((3, true))]),
+        ] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 4;
+            assert_eq!(whole(&damaged), expect, "byte {at}");
+        }
+        let cut = [Some((1, true)), Some((2, true)), Some((3, false))];
+        assert_eq!(whole(&bytes[..bytes.len() - 1]), cut, "one that is cut off");
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `jobs` | a job's number | a record ([`frame`]): number, time and document |
+//! | `jobs` | the number of the first of some jobs | their records ([`frame`]) behind each other: number, time and document |
 //! | `batches` | the last number of a batch | jobs and bytes in this file up to it, and its time in Unix milliseconds |
 //! | `meta` | `first` | the number that the file begins with, written with its first batch |
 //! | `meta` | `seen_until` | when the last of the marks ends |
@@ -21,9 +21,13 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 use uuid::Uuid;
 
 use crate::queue::files::prepare_with;
-use crate::queue::frame::{self, Kind};
+use crate::queue::frame::{self, Header, Kind};
 use crate::queue::lane::{Append, BATCH_LIMIT_BYTES};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
+
+/// What lies behind each other is one value up to so many bytes, or one job: redb writes every value of this size with one
+/// call, and gives it pages to the next power of two.
+const GROUP_LIMIT_BYTES: usize = (64 << 10) - 256;
 
 pub(super) const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
 pub(super) const BATCHES: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("batches");
@@ -62,7 +66,7 @@ pub(super) fn prepare(file: &Database) -> Result<(), redb::Error> {
 
 /// What became of a batch.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct Committed {
     /// What the file holds then.
     pub(super) total: Total,
     /// For each job: the first one's id, if it is a repeat and wasn't stored.
@@ -78,13 +82,13 @@ pub(super) fn commit(
     first: u64,
     before: Total,
     now: u64,
-) -> Result<Stored, redb::Error> {
+) -> Result<Committed, redb::Error> {
     let transaction = file.begin_write()?;
     let repeats = mark(&transaction, older, batch, now)?;
-    let stored: Vec<&Append> =
-        batch.iter().zip(&repeats).filter(|(_, repeat)| repeat.is_none()).map(|(append, _)| append).collect();
+    let stored = batch.iter().zip(&repeats).filter(|(_, repeat)| repeat.is_none());
+    let stored: Vec<&[u8]> = stored.map(|(append, _)| append.document().as_ref()).collect();
     if stored.is_empty() {
-        return Ok(Stored { total: before, repeats });
+        return Ok(Committed { total: before, repeats });
     }
     if before.jobs == 0 {
         note_first(&transaction, first)?;
@@ -93,7 +97,7 @@ pub(super) fn commit(
     let last = first + stored.len() as u64 - 1;
     transaction.open_table(BATCHES)?.insert(last, (total.jobs, total.bytes, now))?;
     transaction.commit()?;
-    Ok(Stored { total, repeats })
+    Ok(Committed { total, repeats })
 }
 
 /// Marks what was never seen, and finds what was. A batch that asks for none of that touches no table.
@@ -248,19 +252,59 @@ pub(super) fn carry_marks(
 
 fn insert(
     transaction: &WriteTransaction,
-    batch: &[&Append],
+    documents: &[&[u8]],
     first: u64,
     mut total: Total,
     now: u64,
 ) -> Result<Total, redb::Error> {
     let mut table = transaction.open_table(JOBS)?;
-    for (number, append) in (first..).zip(batch) {
-        let mut record = table.insert_reserve(number, frame::HEADER_BYTES + append.document().len())?;
-        frame::fill(record.as_mut(), Kind::Job, (number, now), append.document());
+    let mut group = Vec::new();
+    let mut begin = first;
+    for (number, document) in (first..).zip(documents) {
+        if !group.is_empty() && group.len() + frame::HEADER_BYTES + document.len() > GROUP_LIMIT_BYTES {
+            table.insert(begin, group.as_slice())?;
+            group.clear();
+            begin = number;
+        }
+        frame::append(&mut group, Kind::Job, (number, now), document);
         total.jobs += 1;
-        total.bytes += append.document().len() as u64;
+        total.bytes += document.len() as u64;
     }
+    table.insert(begin, group.as_slice())?;
     Ok(total)
+}
+
+/// A job in a value.
+struct Stored<'a> {
+    number: u64,
+    /// None if its header is damaged.
+    record: Option<(Header, &'a [u8])>,
+}
+
+impl<'a> Stored<'a> {
+    /// The document. None if it is damaged.
+    fn document(&self) -> Option<&'a [u8]> {
+        let (header, content) = self.record?;
+        (header.kind == Kind::Job && header.is_of(content)).then_some(content)
+    }
+}
+
+/// The jobs of a value.
+fn jobs_of(first: u64, group: &[u8]) -> Vec<Stored<'_>> {
+    let mut jobs = Vec::new();
+    let (mut next, mut ends_in_damage) = (first, false);
+    for (header, content) in frame::split(group) {
+        ends_in_damage = header.is_none();
+        let Some(header) = header else { continue };
+        // Numbers have no gaps here but where headers are damaged.
+        let number = header.numbers.0;
+        jobs.extend((next..number).map(|number| Stored { number, record: None }));
+        jobs.push(Stored { number, record: Some((header, content)) });
+        next = number + 1;
+    }
+    // One job at the least.
+    jobs.extend(ends_in_damage.then_some(Stored { number: next, record: None }));
+    jobs
 }
 
 /// Adds the jobs with numbers behind `after` and up to `last`, as far as the page has room. Those that are damaged are left
@@ -278,22 +322,25 @@ pub(super) fn add_jobs(
         return Ok(damaged);
     }
     let table = file.begin_read()?.open_table(JOBS)?;
-    for job in table.range(numbers)? {
-        if page.entries.len() >= limit || *bytes >= PAGE_LIMIT_BYTES {
-            break;
-        }
-        let (number, record) = job?;
-        let number = number.value();
-        if is_void(number) {
-            continue;
-        }
-        match frame::decode(record.value(), Kind::Job) {
-            Some(((of, _), document)) if of == number => {
-                *bytes += document.len();
-                let document = Bytes::copy_from_slice(document);
-                page.entries.push(Entry { position: number.to_string(), document });
+    let around = table.range(..=*numbers.start())?.next_back().transpose()?;
+    let begin = around.map_or(*numbers.start(), |(first, _)| first.value());
+    for group in table.range(begin..=*numbers.end())? {
+        let (first, records) = group?;
+        for job in jobs_of(first.value(), records.value()) {
+            if page.entries.len() >= limit || *bytes >= PAGE_LIMIT_BYTES {
+                return Ok(damaged);
             }
-            _ => damaged.push(number),
+            if !numbers.contains(&job.number) || is_void(job.number) {
+                continue;
+            }
+            match job.document() {
+                Some(document) => {
+                    *bytes += document.len();
+                    let document = Bytes::copy_from_slice(document);
+                    page.entries.push(Entry { position: job.number.to_string(), document });
+                }
+                None => damaged.push(job.number),
+            }
         }
     }
     Ok(damaged)
@@ -308,17 +355,18 @@ pub(super) fn first_number(file: &Database) -> Result<Option<u64>, redb::Error> 
 /// below it were given away in older files.
 pub(super) fn last_number(file: &Database) -> Result<u64, redb::Error> {
     let first = first_number(file)?.unwrap_or(0);
-    let last = file.begin_read()?.open_table(JOBS)?.last()?.map_or(0, |(number, _)| number.value());
+    let last = last_number_but(file, |_| false)?;
     Ok(last.max(first.saturating_sub(1)))
 }
 
 /// The last number that holds something.
 pub(super) fn last_number_but(file: &Database, is_void: impl Fn(u64) -> bool) -> Result<u64, redb::Error> {
     let jobs = file.begin_read()?.open_table(JOBS)?;
-    for job in jobs.iter()?.rev() {
-        let number = job?.0.value();
-        if !is_void(number) {
-            return Ok(number);
+    for group in jobs.iter()?.rev() {
+        let (first, records) = group?;
+        let jobs = jobs_of(first.value(), records.value());
+        if let Some(last) = jobs.iter().rev().find(|job| !is_void(job.number)) {
+            return Ok(last.number);
         }
     }
     Ok(0)
@@ -348,4 +396,78 @@ pub(super) fn rest(file: &Database, acknowledged: u64) -> Result<Rest, redb::Err
         rest.since = Some(time);
     }
     Ok(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(page: &Page) -> Vec<u64> {
+        page.entries.iter().map(|entry| entry.position.parse().unwrap()).collect()
+    }
+
+    /// Values hold several jobs, and a page may begin and end within one.
+    #[test]
+    fn jobs_are_read_from_any_number_to_any_other() {
+        let backend = redb::backends::InMemoryBackend::new();
+        let file = Database::builder().create_with_backend(backend).unwrap();
+        prepare(&file).unwrap();
+        let documents: Vec<Vec<u8>> = [100, 30_000, 30_000, 30_000, 200_000, 10, 10]
+            .iter()
+            .enumerate()
+            .map(|(place, length)| vec![b'a' + place as u8; *length])
+            .collect();
+        for first in [1, 8, 40] {
+            let transaction = file.begin_write().unwrap();
+            let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
+            insert(&transaction, &documents, first, Total::default(), 7).unwrap();
+            transaction.commit().unwrap();
+        }
+        let values: Vec<u64> = {
+            let jobs = file.begin_read().unwrap().open_table(JOBS).unwrap();
+            jobs.range(..40).unwrap().map(|group| group.unwrap().0.value()).collect()
+        };
+        assert_eq!(values, [1, 4, 5, 6, 8, 11, 12, 13], "two batches in values of up to 64 KiB");
+        let all: Vec<u64> = (1..=14).chain(40..=46).collect();
+        for begin in 1..=47 {
+            for end in begin..=47 {
+                let mut page = Page { entries: Vec::new(), last: String::new() };
+                let damaged =
+                    add_jobs(&file, begin..=end, |number| number == 9, 1000, &mut 0, &mut page).unwrap();
+                assert!(damaged.is_empty());
+                let expect =
+                    all.iter().copied().filter(|number| (begin..=end).contains(number) && *number != 9);
+                assert_eq!(numbers(&page), expect.collect::<Vec<_>>(), "{begin} to {end}");
+            }
+        }
+        let mut page = Page { entries: Vec::new(), last: String::new() };
+        add_jobs(&file, 3..=46, |_| false, 4, &mut 0, &mut page).unwrap();
+        assert_eq!(numbers(&page), [3, 4, 5, 6]);
+        assert_eq!(page.entries[2].document, documents[4]);
+        assert_eq!(last_number(&file).unwrap(), 46);
+        assert_eq!(last_number_but(&file, |number| number > 12).unwrap(), 12);
+    }
+
+    #[test]
+    fn what_is_damaged_in_a_value_is_known_by_its_number() {
+        let documents: Vec<&[u8]> = vec![b"one", b"two", b"three"];
+        let mut group = Vec::new();
+        let mut begins = Vec::new();
+        for (number, document) in (5..).zip(&documents) {
+            begins.push(group.len());
+            frame::append(&mut group, Kind::Job, (number, 7), document);
+        }
+        for (damaged, begin) in begins.iter().enumerate() {
+            for at in [*begin, begin + frame::HEADER_BYTES] {
+                let mut group = group.clone();
+                group[at] ^= 1;
+                let jobs = jobs_of(5, &group);
+                let found: Vec<_> = jobs.iter().map(|job| (job.number, job.document())).collect();
+                let mut expect: Vec<_> =
+                    (5..).zip(&documents).map(|(number, document)| (number, Some(*document))).collect();
+                expect[damaged].1 = None;
+                assert_eq!(found, expect, "byte {at}");
+            }
+        }
+    }
 }
