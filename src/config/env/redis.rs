@@ -54,13 +54,14 @@ impl Reader<'_> {
     }
 
     fn ack(&mut self) -> Ack {
-        let ack = self.parse("RETRIEVE_ACK", |text| match (text, text.strip_prefix("replicas:")) {
-            ("redis", _) => Ok(Ack::Redis),
-            ("fsync", _) => Ok(Ack::Fsync),
-            (_, Some(count)) if count.parse().is_ok_and(|count: u32| count > 0) => {
-                Ok(Ack::Replicas(count.parse().unwrap_or(1)))
+        let ack = self.parse("RETRIEVE_ACK", |text| {
+            let count = text.strip_prefix("replicas:").and_then(|count| count.parse().ok());
+            match (text, count) {
+                ("redis", _) => Ok(Ack::Redis),
+                ("fsync", _) => Ok(Ack::Fsync),
+                (_, Some(count @ 1..)) => Ok(Ack::Replicas(count)),
+                _ => Err(Unreadable::new(format!("`{text}` is none of redis, replicas:<number>, fsync"))),
             }
-            _ => Err(Unreadable::new(format!("`{text}` is none of redis, replicas:<number>, fsync"))),
         });
         ack.unwrap_or(Ack::Redis)
     }
