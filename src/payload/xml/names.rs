@@ -5,9 +5,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use foldhash::fast::RandomState;
 
 use crate::payload::xml::XmlOptions;
-use crate::payload::xml::tree::NONE;
+use crate::payload::xml::tree::{NONE, to_number};
 
 /// A key of the JSON, and the group of members that was last seen under it.
 pub struct Key<'a> {
@@ -27,24 +30,43 @@ struct Attribute {
     element: u32,
 }
 
-/// Every name of a document and the keys that they become. Standard hashing is keyed at random,
-/// so no sender can choose names that collide.
+/// Every name of a document and the keys that they become. The hash is seeded at random for each
+/// document, so no sender can choose names that collide, and `distinct_names` bounds how many there
+/// are.
 pub struct Names<'a> {
     options: &'a XmlOptions,
-    elements: HashMap<&'a str, u32>,
-    attributes: HashMap<&'a str, Attribute>,
-    numbers: HashMap<Cow<'a, str>, u32>,
+    elements: HashMap<&'a str, u32, RandomState>,
+    attributes: HashMap<&'a str, Attribute, RandomState>,
+    numbers: Numbers<'a>,
+}
+
+/// The keys of the JSON, each with a number.
+#[derive(Default)]
+struct Numbers<'a> {
+    of: HashMap<Cow<'a, str>, u32, RandomState>,
     keys: Vec<Key<'a>>,
+}
+
+impl<'a> Numbers<'a> {
+    fn number(&mut self, text: Cow<'a, str>) -> u32 {
+        match self.of.entry(text) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let number = to_number(self.keys.len());
+                self.keys.push(Key { text: new.key().clone(), owner: NONE, last: NONE });
+                *new.insert(number)
+            }
+        }
+    }
 }
 
 impl<'a> Names<'a> {
     pub fn new(options: &'a XmlOptions) -> Self {
         Self {
             options,
-            elements: HashMap::new(),
-            attributes: HashMap::new(),
-            numbers: HashMap::new(),
-            keys: Vec::new(),
+            elements: HashMap::default(),
+            attributes: HashMap::default(),
+            numbers: Numbers::default(),
         }
     }
 
@@ -54,25 +76,26 @@ impl<'a> Names<'a> {
     }
 
     pub fn into_keys(self) -> Vec<Key<'a>> {
-        self.keys
+        self.numbers.keys
     }
 
     pub fn key(&self, number: u32) -> Option<&Key<'a>> {
-        self.keys.get(number as usize)
+        self.numbers.keys.get(number as usize)
     }
 
     pub fn key_mut(&mut self, number: u32) -> Option<&mut Key<'a>> {
-        self.keys.get_mut(number as usize)
+        self.numbers.keys.get_mut(number as usize)
     }
 
     /// The key of an element.
     pub fn element_key(&mut self, name: &'a str) -> u32 {
-        if let Some(&key) = self.elements.get(name) {
-            return key;
+        match self.elements.entry(name) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let local = local(name, self.options.strip_prefixes);
+                *new.insert(self.numbers.number(Cow::Borrowed(local)))
+            }
         }
-        let key = self.number(Cow::Borrowed(self.local(name)));
-        self.elements.insert(name, key);
-        key
     }
 
     /// The key of an attribute, or `NONE` if the attribute is to be dropped. An error means
@@ -87,7 +110,8 @@ impl<'a> Names<'a> {
             NONE
         } else {
             let prefix = self.options.attribute_prefix.as_str();
-            self.number(Cow::Owned(format!("{prefix}{}", self.local(name))))
+            let local = local(name, self.options.strip_prefixes);
+            self.numbers.number(Cow::Owned(format!("{prefix}{local}")))
         };
         self.attributes.insert(name, Attribute { key, element });
         Ok(key)
@@ -95,25 +119,15 @@ impl<'a> Names<'a> {
 
     /// The key of text beside attributes or children.
     pub fn text_key(&mut self) -> u32 {
-        self.number(Cow::Borrowed(&self.options.text_key))
+        self.numbers.number(Cow::Borrowed(&self.options.text_key))
     }
+}
 
-    /// The name as written in the JSON. A name that ends in its colon has nothing else to show.
-    fn local(&self, name: &'a str) -> &'a str {
-        match name.rsplit_once(':') {
-            Some((_, local)) if self.options.strip_prefixes && !local.is_empty() => local,
-            _ => name,
-        }
-    }
-
-    fn number(&mut self, text: Cow<'a, str>) -> u32 {
-        if let Some(&number) = self.numbers.get(&text) {
-            return number;
-        }
-        let number = u32::try_from(self.keys.len()).unwrap_or(NONE);
-        self.keys.push(Key { text: text.clone(), owner: NONE, last: NONE });
-        self.numbers.insert(text, number);
-        number
+/// The name as written in the JSON. A name that ends in its colon has nothing else to show.
+fn local(name: &str, strips_prefixes: bool) -> &str {
+    match name.rsplit_once(':').filter(|_| strips_prefixes) {
+        Some((_, local)) if !local.is_empty() => local,
+        _ => name,
     }
 }
 

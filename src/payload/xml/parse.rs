@@ -33,7 +33,7 @@ pub fn parse<'a>(
     }
     let mut parser = Parser {
         cursor: Cursor::new(text),
-        builder: Builder::new(options),
+        builder: Builder::new(options, text.len()),
         limits,
         elements: 0,
         has_doctype: false,

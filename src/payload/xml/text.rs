@@ -33,13 +33,17 @@ impl Chain {
 }
 
 /// Every piece of text of a document.
-#[derive(Default)]
 pub struct Texts<'a> {
     pieces: Vec<Piece<'a>>,
     copies: String,
 }
 
 impl<'a> Texts<'a> {
+    /// With room for so many pieces.
+    pub fn with_capacity(pieces: usize) -> Self {
+        Self { pieces: Vec::with_capacity(pieces), copies: String::new() }
+    }
+
     /// Runs up to this length are cheaper to copy than to link.
     const LINK_BYTES: usize = size_of::<Piece<'static>>();
 

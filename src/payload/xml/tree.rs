@@ -35,6 +35,10 @@ pub struct Node {
     pub is_array: bool,
 }
 
+/// Room is made at first for a node and a piece of text in so many bytes, which few documents have
+/// more of: `<sku>A-17</sku>` and a line's indentation. It takes as much memory as the document.
+const BYTES_PER_NODE: usize = 64;
+
 /// An element whose end tag has not come yet.
 struct Open<'a> {
     name: &'a str,
@@ -78,13 +82,15 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(options: &'a XmlOptions) -> Self {
+    /// For a document of about so many bytes.
+    pub fn new(options: &'a XmlOptions, bytes: usize) -> Self {
+        let nodes = bytes / BYTES_PER_NODE;
         let mut builder = Self {
             options,
             names: Names::new(options),
-            nodes: Vec::new(),
-            texts: Texts::default(),
-            open: Vec::new(),
+            nodes: Vec::with_capacity(nodes),
+            texts: Texts::with_capacity(nodes),
+            open: Vec::with_capacity(8),
         };
         let node = builder.add_node(NONE, 0, true);
         builder.push_open("", NONE, node);

@@ -182,12 +182,12 @@ fn put(out: &mut BytesMut, command: &[&str]) {
 }
 
 fn put_number(out: &mut BytesMut, number: u64) {
-    put_arg(out, number.to_string().as_bytes());
+    put_arg(out, itoa::Buffer::new().format(number).as_bytes());
 }
 
 fn put_length(out: &mut BytesMut, kind: u8, length: u64) {
     out.extend_from_slice(&[kind]);
-    out.extend_from_slice(length.to_string().as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
