@@ -120,8 +120,9 @@ impl Integration {
 /// The integrations of one app.
 #[derive(Debug, Default)]
 pub struct Integrations {
-    by_id: HashMap<String, Integration>,
-    any: Option<Integration>,
+    /// Boxed, because a table that grows holds every place twice, and many that are empty.
+    by_id: HashMap<String, Box<Integration>>,
+    any: Option<Box<Integration>>,
     signature_headers: Vec<HeaderName>,
 }
 
@@ -131,13 +132,13 @@ impl Integrations {
         if self.by_id.contains_key(&id) {
             return false;
         }
-        self.by_id.insert(id, integration);
+        self.by_id.insert(id, Box::new(integration));
         true
     }
 
     /// Accepts every well-formed id that has no integration of its own, with these settings.
     pub fn accept_any(&mut self, integration: Integration) {
-        self.any = Some(integration);
+        self.any = Some(Box::new(integration));
     }
 
     /// Settles which rule a valid signature meets, now that the app's list is known, and where signatures stand.
@@ -163,12 +164,12 @@ impl Integrations {
 
     /// The integration of a well-formed id.
     pub fn get(&self, id: &str) -> Option<&Integration> {
-        self.by_id.get(id).or(self.any.as_ref())
+        self.by_id.get(id).or(self.any.as_ref()).map(Box::as_ref)
     }
 
     /// All integrations, the one for every other id too.
     pub fn iter(&self) -> impl Iterator<Item = &Integration> {
-        self.by_id.values().chain(&self.any)
+        self.by_id.values().chain(&self.any).map(Box::as_ref)
     }
 
     /// Whether every well-formed id is accepted.
