@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tempfile::TempDir;
 
 use crate::support::client::{Answer, exchange};
-use crate::support::gateway::{TestGateway, jobs};
+use crate::support::gateway::{TestGateway, acknowledgement, jobs};
 use crate::support::process::GatewayProcess;
 use crate::support::redis_server::RedisServer;
 
@@ -130,11 +130,8 @@ async fn a_repeat_during_an_outage_is_dropped_on_the_way_to_redis() {
 
 async fn acknowledge_all(admin: std::net::SocketAddr) {
     let page = crate::support::client::get(admin, "/api/jobs?after=0&limit=1000").await;
-    let body = format!("{{\"last\":\"{}\"}}", page.header("x-retrieve-last-id").unwrap());
-    let ack = format!(
-        "POST /api/jobs/ack HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let last = page.header("x-retrieve-last-id").unwrap();
+    let ack = acknowledgement(admin, last);
     assert_eq!(exchange(admin, ack).await.status, 200);
 }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::attempts::{Attempts, Random};
 use crate::support::client::{Connection, exchange, get, post};
 use crate::support::eventually;
-use crate::support::gateway::{TestGateway, settings};
+use crate::support::gateway::{TestGateway, acknowledgement, settings};
 use crate::support::process::{GatewayProcess, binary};
 
 const CLIENTS: usize = 8;
@@ -48,20 +48,12 @@ impl Reader {
                 assert!(before.is_none_or(|before| before == job), "another job at {position}");
                 after = position;
             }
-            connection.try_send(ack(admin, after)).await.ok()?;
+            connection.try_send(acknowledgement(admin, after)).await.ok()?;
             let answer = connection.try_answer().await?;
             assert_eq!(answer.status, 200, "{}", answer.body);
             self.acknowledged = after.max(self.acknowledged);
         }
     }
-}
-
-fn ack(admin: SocketAddr, last: u64) -> String {
-    let body = format!("{{\"last\":\"{last}\"}}");
-    format!(
-        "POST /api/jobs/ack HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 fn file_names(folder: &TempDir) -> BTreeSet<String> {
@@ -143,14 +135,14 @@ async fn a_full_queue_refuses_until_something_is_acknowledged() {
     assert!(gateway.metric("retrieve_embedded_bytes").await > Some(1_200_000.0));
     assert!(gateway.metric("retrieve_embedded_oldest_seconds").await > Some(0.0));
 
-    let answer = exchange(gateway.admin, ack(gateway.admin, 2)).await;
+    let answer = exchange(gateway.admin, acknowledgement(gateway.admin, 2)).await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "{\"acknowledged\":\"2\"}"));
     gateway.ready().await;
     assert_eq!(gateway.post_json("{}").await.status, 200);
     assert_eq!(gateway.metric("retrieve_embedded_jobs").await, Some(3.0));
     let positions: Vec<_> = jobs_by_position(gateway.admin).await.into_keys().collect();
     assert_eq!(positions, [3, 4, 5], "reading begins behind what is acknowledged");
-    assert_eq!(exchange(gateway.admin, ack(gateway.admin, 5)).await.status, 200);
+    assert_eq!(exchange(gateway.admin, acknowledgement(gateway.admin, 5)).await.status, 200);
     assert_eq!(gateway.metric("retrieve_embedded_jobs").await, Some(0.0));
     assert_eq!(gateway.metric("retrieve_embedded_bytes").await, Some(0.0));
     assert_eq!(gateway.metric("retrieve_embedded_oldest_seconds").await, Some(0.0));
@@ -174,7 +166,7 @@ async fn files_are_removed_when_all_of_them_is_acknowledged_and_numbers_go_on() 
             let positions: Vec<_> = jobs_by_position(admin).await.into_keys().collect();
             assert_eq!(positions, (last.get() + 1..=last.get() + 5).collect::<Vec<_>>());
             last.set(last.get() + 5);
-            assert_eq!(exchange(admin, ack(admin, last.get())).await.status, 200);
+            assert_eq!(exchange(admin, acknowledgement(admin, last.get())).await.status, 200);
             let names = file_names(&folder);
             (!names.contains(&format!("jobs-{round:06}.redb"))).then_some(())
         })

@@ -4,21 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use retrieve_gateway::job::Job;
-use retrieve_gateway::memory::MemoryBudget;
-use retrieve_gateway::queue::embedded::Embedded;
 use retrieve_gateway::queue::files::builder;
-use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest, Receipt};
+use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest};
 use tempfile::TempDir;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::support::bad_disk::{FULL, HEALTHY, NO_NEW_FILES, SYNC_FAILS, UNREADABLE, on};
+use crate::support::embedded_queue::{self, LIMIT_BYTES, append, close, comes_back, health_of};
 use crate::support::eventually;
-
-/// More than these tests queue.
-const LIMIT_BYTES: u64 = 1 << 30;
 
 fn open(folder: &TempDir, fault: &Arc<AtomicU8>) -> (Arc<Queue>, std::thread::JoinHandle<()>) {
     open_with(folder, fault, LIMIT_BYTES)
@@ -29,15 +21,7 @@ fn open_with(
     fault: &Arc<AtomicU8>,
     limit_bytes: u64,
 ) -> (Arc<Queue>, std::thread::JoinHandle<()>) {
-    let (embedded, writer) = Embedded::open(folder.path(), on(fault, builder), limit_bytes).unwrap();
-    let runtime = Handle::current();
-    (Arc::new(Queue::Embedded(embedded)), std::thread::spawn(move || writer.run(&runtime)))
-}
-
-async fn append(queue: &Queue, text: &str) -> Result<Receipt, QueueError> {
-    let job = Job { id: Uuid::now_v7(), document: text.to_owned().into(), dedupe: None };
-    let reservation = MemoryBudget::new(1 << 20).reserve(text.len()).unwrap();
-    queue.append(job, None, reservation, Duration::from_secs(10)).await
+    embedded_queue::open(folder.path(), on(fault, builder), limit_bytes)
 }
 
 async fn documents(queue: &Queue) -> Vec<String> {
@@ -56,28 +40,12 @@ fn path(folder: &TempDir, generation: u32) -> std::path::PathBuf {
     folder.path().join(format!("jobs-{generation:06}.redb"))
 }
 
-fn health_of(queue: &Queue) -> watch::Receiver<Health> {
-    let Queue::Embedded(embedded) = queue else { panic!("another queue") };
-    embedded.health()
-}
-
 /// The next report of the queue's health.
 async fn changes(queue: &Queue) -> Health {
     let mut health = health_of(queue);
     health.mark_unchanged();
     tokio::time::timeout(Duration::from_secs(10), health.changed()).await.expect("no report").unwrap();
     health.borrow().clone()
-}
-
-async fn close(queue: Arc<Queue>, writer: std::thread::JoinHandle<()>) {
-    queue.close();
-    tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();
-}
-
-async fn comes_back(queue: &Queue) {
-    let mut health = health_of(queue);
-    let up = health.wait_for(|health| *health == Health::Up);
-    tokio::time::timeout(Duration::from_secs(10), up).await.expect("it doesn't come back").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,15 +7,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
 
-use crate::support::attempts::{Attempts, Random, rounds};
+use crate::support::attempts::{Attempts, Random};
 use crate::support::client::{exchange, get};
 use crate::support::eventually_within;
+use crate::support::fault_run::FaultRun;
+use crate::support::gateway::{acknowledgement, journal_is_sent_within};
 use crate::support::process::GatewayProcess;
 use crate::support::redis_server::RedisServer;
 
@@ -26,11 +26,11 @@ const ENOUGH_BYTES: u64 = 6 << 20;
 
 /// Mounts the disk and becomes the gateway.
 const MOUNT: &str = r#"
-if ! mount -o loop "$1" "$2" 2>/dev/null && ! mount -t tmpfs -o size=16m none "$2"; then
+if ! mount -o loop "$1" "$2" 2>/dev/null && ! mount -t tmpfs -o "size=$3" none "$2"; then
     echo "this test needs root and a loop device, or a tmpfs in a user namespace: neither can be mounted here" >&2
     exit 1
 fi
-shift 2
+shift 3
 exec "$@"
 "#;
 
@@ -54,7 +54,8 @@ impl OnDisk {
         let is_root = rustix::process::geteuid().is_root();
         let unshare = if is_root { "-m" } else { "-rm" };
         let (image, disk) = (image.display().to_string(), disk.display().to_string());
-        let program = ["unshare", unshare, "sh", "-c", MOUNT, "sh", &image, &disk];
+        let size = DISK_BYTES.to_string();
+        let program = ["unshare", unshare, "sh", "-c", MOUNT, "sh", &image, &disk, &size];
         let data = format!("{disk}/data");
         let queue = format!("embedded:{data}");
         let mut settings = vec![("RETRIEVE_QUEUE", queue.as_str()), ("RETRIEVE_DATA_DIR", data.as_str())];
@@ -67,14 +68,9 @@ impl OnDisk {
         OnDisk { address, admin, child, disk }
     }
 
-    fn send(&self, attempts: &Arc<Attempts>) -> Vec<JoinHandle<()>> {
-        attempts.go_on();
-        (0..4).map(|_| tokio::spawn(Arc::clone(attempts).send_until_gone(self.address))).collect()
-    }
-
     /// Sends until it is refused, as a full disk has to be.
     async fn fill(&self, attempts: &Arc<Attempts>) {
-        let clients = self.send(attempts);
+        let clients = attempts.start_clients(self.address, 4);
         let refused = || attempts.refused().get(&503).copied().unwrap_or(0);
         let before = refused();
         eventually_within(120, "the disk is full", || async { (refused() > before + 20).then_some(()) })
@@ -86,36 +82,42 @@ impl OnDisk {
         })
         .await;
         attempts.finish();
-        for client in clients {
-            client.await.unwrap();
-        }
+        clients.join_all().await;
     }
 
     /// Waits until jobs are taken again.
     async fn takes_jobs(&self, attempts: &Arc<Attempts>) {
-        let before = attempts.accepted();
-        let clients = self.send(attempts);
-        let more = || async { (attempts.accepted() > before + 50).then_some(()) };
-        eventually_within(120, "jobs are taken again", more).await;
+        let clients = attempts.start_clients(self.address, 4);
+        attempts.go_on_within(120, 50).await;
         attempts.finish();
-        for client in clients {
-            client.await.unwrap();
-        }
+        clients.join_all().await;
         eventually_within(120, "it is ready", || async {
             (get(self.admin, "/ready").await.status == 200).then_some(())
         })
         .await;
     }
 
-    /// Takes all room but some, now or while the gateway writes.
-    fn take_room(&self, but_bytes: u64) -> (PathBuf, u64) {
-        let path = self.disk.join("ballast");
+    /// Fills the disk and frees what was taken of it besides jobs: every other round most of it, by other data. Returns how
+    /// many bytes that are.
+    async fn fill_and_free(&self, round: u64, random: &mut Random, attempts: &Arc<Attempts>) -> u64 {
+        let ballast = self.disk.join("ballast");
+        let taken = if round % 2 == 0 { self.take_room(&ballast, random.below(4 << 20)) } else { 0 };
+        self.fill(attempts).await;
+        println!("round {round}: full; {}", usage(&self.disk));
+        if taken > 0 {
+            std::fs::remove_file(ballast).unwrap();
+        }
+        taken
+    }
+
+    /// Takes all room but some, and at least a byte.
+    fn take_room(&self, path: &Path, but_bytes: u64) -> u64 {
         let status = rustix::fs::statvfs(&self.disk).unwrap();
         let free = status.f_bavail * status.f_frsize;
-        let file = std::fs::File::create(&path).unwrap();
+        let file = std::fs::File::create(path).unwrap();
         let length = free.saturating_sub(but_bytes).max(1);
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
-        (path, length)
+        length
     }
 
     fn is_running(&mut self) -> bool {
@@ -135,13 +137,7 @@ async fn handle_all(admin: SocketAddr, jobs: &mut Vec<Value>) {
             last = line["id"].as_str().map(str::to_owned);
         }
         let Some(last) = last else { return };
-        let body = format!("{{\"last\":\"{last}\"}}");
-        let length = body.len();
-        let head = "content-type: application/json\r\nconnection: close";
-        let ack = format!(
-            "POST /api/jobs/ack HTTP/1.1\r\nhost: {admin}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        let answer = exchange(admin, ack).await;
+        let answer = exchange(admin, acknowledgement(admin, last)).await;
         assert_eq!(answer.status, 200, "an acknowledgement works on a full disk: {}", answer.body);
     }
 }
@@ -153,79 +149,45 @@ fn usage(folder: &Path) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_embedded_queue_refuses_until_there_is_room() {
+    let mut run = FaultRun::begin("disk full", "embedded", 4);
     let folder = TempDir::new().unwrap();
-    let mut random = Random::from_environment();
     let mut gateway = OnDisk::start(&folder, &[]).await;
     let attempts = Arc::new(Attempts::padded(8000));
     let mut jobs = Vec::new();
-    let rounds = rounds(4);
-    for round in 0..rounds {
-        let ballast = (round % 2 == 0).then(|| gateway.take_room(random.below(4 << 20)));
-        gateway.fill(&attempts).await;
-        println!("round {round}: full; {}", usage(&gateway.disk));
-        match ballast {
-            Some((ballast, bytes)) => {
-                std::fs::remove_file(ballast).unwrap();
-                // Where jobs had taken the room before, they have to give some.
-                if bytes < ENOUGH_BYTES {
-                    handle_all(gateway.admin, &mut jobs).await;
-                }
-            }
-            None => handle_all(gateway.admin, &mut jobs).await,
+    for round in 0..run.rounds {
+        // Where jobs had taken the room, they have to give some.
+        if gateway.fill_and_free(round, &mut run.random, &attempts).await < ENOUGH_BYTES {
+            handle_all(gateway.admin, &mut jobs).await;
         }
         gateway.takes_jobs(&attempts).await;
         assert!(gateway.is_running());
     }
     handle_all(gateway.admin, &mut jobs).await;
-    attempts.prove("disk full", "embedded", &random, rounds, &jobs);
+    run.end(attempts.account(&jobs), &json!({}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_journal_refuses_until_redis_has_what_fills_it() {
+    let mut run = FaultRun::begin("disk full", "journal", 4);
     let folder = TempDir::new().unwrap();
     let mut redis = RedisServer::start().await;
     redis.kill();
-    let mut random = Random::from_environment();
     let url = redis.url();
     // Time enough for a slow Redis: a job that is on its way to it when the journal has no room may arrive although its
     // sender is told to come again. While Redis is away nobody waits for that time.
     let settings = [("RETRIEVE_QUEUE", url.as_str()), ("RETRIEVE_QUEUE_TIMEOUT", "20s")];
     let mut gateway = OnDisk::start(&folder, &settings).await;
     let attempts = Arc::new(Attempts::padded(8000));
-    let rounds = rounds(4);
-    for round in 0..rounds {
-        let ballast = (round % 2 == 0).then(|| gateway.take_room(random.below(4 << 20)));
-        gateway.fill(&attempts).await;
-        println!("round {round}: full; {}", usage(&gateway.disk));
-        match ballast {
-            Some((ballast, bytes)) if bytes >= ENOUGH_BYTES => std::fs::remove_file(ballast).unwrap(),
-            ballast => {
-                ballast.into_iter().for_each(|(ballast, _)| std::fs::remove_file(ballast).unwrap());
-                redis.restart().await;
-                drained(gateway.admin).await;
-            }
+    for round in 0..run.rounds {
+        if gateway.fill_and_free(round, &mut run.random, &attempts).await < ENOUGH_BYTES {
+            redis.restart().await;
+            journal_is_sent_within(120, gateway.admin).await;
         }
         gateway.takes_jobs(&attempts).await;
         assert!(gateway.is_running());
         redis.kill();
     }
     redis.restart().await;
-    drained(gateway.admin).await;
-    attempts.prove("disk full", "journal", &random, rounds, &redis.jobs("default").await);
-}
-
-async fn drained(admin: SocketAddr) {
-    eventually_within(120, "Redis has what the journal held", || async {
-        let text = get(admin, "/metrics").await.body;
-        text.contains("\nretrieve_journal_jobs 0\n").then_some(())
-    })
-    .await;
-    // Batches that were on their way without the journal are there as well once the next one is.
-    tokio::time::timeout(Duration::from_secs(120), async {
-        while get(admin, "/ready").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .expect("it isn't ready");
+    journal_is_sent_within(120, gateway.admin).await;
+    run.end(attempts.account(&redis.jobs("default").await), &json!({}));
 }

@@ -2,14 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 
 use crate::support::attempts::{Attempts, Random};
 use crate::support::client::get;
-use crate::support::eventually;
-use crate::support::gateway::TestGateway;
+use crate::support::gateway::{TestGateway, journal_is_sent_within};
 use crate::support::redis_server::RedisServer;
 
 /// Without the outage journal: what Redis doesn't take is refused.
@@ -27,16 +25,6 @@ async fn refused(gateway: &TestGateway) {
     );
 }
 
-/// Readiness is off, and says why.
-async fn not_ready(gateway: &TestGateway) -> String {
-    eventually("readiness is off", || async {
-        let ready = get(gateway.admin, "/ready").await;
-        let why = ready.json()["probes"]["queue"]["why"].as_str().map(str::to_owned);
-        (ready.status == 503).then_some(why?)
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_away_is_503_and_it_comes_back_by_itself() {
     let mut redis = RedisServer::start().await;
@@ -45,7 +33,7 @@ async fn redis_away_is_503_and_it_comes_back_by_itself() {
     assert_eq!(gateway.post_json("{\"n\":1}").await.status, 200);
     redis.kill();
     refused(&gateway).await;
-    not_ready(&gateway).await;
+    gateway.why_not_ready(&[]).await;
     assert_eq!(gateway.metric("retrieve_queue_up").await, Some(0.0));
     redis.restart().await;
     gateway.ready().await;
@@ -61,7 +49,7 @@ async fn a_gateway_starts_without_redis_and_waits_for_it() {
     redis.kill();
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
     refused(&gateway).await;
-    not_ready(&gateway).await;
+    gateway.why_not_ready(&[]).await;
     redis.restart().await;
     gateway.ready().await;
     assert_eq!(gateway.post_json("{}").await.status, 200);
@@ -77,7 +65,7 @@ async fn a_frozen_redis_is_503_and_thaws() {
     for _ in 0..3 {
         refused(&gateway).await;
     }
-    not_ready(&gateway).await;
+    gateway.why_not_ready(&[]).await;
     redis.thaw();
     gateway.ready().await;
     assert_eq!(gateway.post_json("{\"n\":2}").await.status, 200);
@@ -109,7 +97,7 @@ async fn a_redis_that_refuses_writes_is_503_and_readiness_returns_without_traffi
     ] {
         redis.command(&breaking).await;
         // Redis 6.2 lets scripts write without replicas, until the next second's plain write is refused.
-        let why = not_ready(&gateway).await;
+        let why = gateway.why_not_ready(&[]).await;
         refused(&gateway).await;
         assert!(why.contains(expect) || why.contains("WRONGTYPE"), "{name}: {why}");
         redis.command(&mending).await;
@@ -126,7 +114,7 @@ async fn a_wrong_password_is_told_without_the_password() {
     let url = redis.url().replace("redis://", "redis://:hunter2@");
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT, NO_JOURNAL]).await;
     refused(&gateway).await;
-    let why = not_ready(&gateway).await;
+    let why = gateway.why_not_ready(&[]).await;
     assert!(!why.contains("hunter2"), "{why}");
     assert!(why.to_lowercase().contains("auth") || why.contains("WRONGPASS"), "{why}");
     let url = redis.url().replace("redis://", "redis://:right@");
@@ -143,14 +131,11 @@ async fn kills_and_freezes_under_load_are_all_answered_200_and_lose_and_double_n
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), timeout]).await;
     gateway.ready().await;
     let attempts = Arc::new(Attempts::default());
-    let clients: Vec<_> =
-        (0..8).map(|_| tokio::spawn(Arc::clone(&attempts).send_until_gone(gateway.address))).collect();
+    let clients = attempts.start_clients(gateway.address, 8);
     let mut random = Random::from_environment();
     for round in 0..10 {
-        let before = attempts.accepted();
-        eventually("webhooks are accepted", || async { (attempts.accepted() > before + 20).then_some(()) })
-            .await;
-        let moment = Duration::from_millis(random.below(700));
+        attempts.go_on_within(10, 20).await;
+        let moment = random.moment(700);
         if round % 2 == 0 {
             redis.freeze();
             tokio::time::sleep(moment).await;
@@ -163,14 +148,9 @@ async fn kills_and_freezes_under_load_are_all_answered_200_and_lose_and_double_n
         gateway.ready().await;
     }
     attempts.finish();
-    for client in clients {
-        client.await.unwrap();
-    }
+    clients.join_all().await;
     assert_eq!(attempts.refused(), HashMap::new(), "what Redis doesn't take lies in the journal");
-    eventually("the journal is sent", || async {
-        (gateway.metric("retrieve_journal_jobs").await? == 0.0).then_some(())
-    })
-    .await;
+    journal_is_sent_within(10, gateway.admin).await;
     let accepted = attempts.check(&redis.jobs("default").await);
     assert!(accepted > 200, "{accepted}");
 }

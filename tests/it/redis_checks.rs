@@ -13,16 +13,6 @@ use crate::support::redis_server::RedisServer;
 const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
 const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "1s");
 
-/// Why the gateway isn't ready, once that says what is expected.
-async fn says(gateway: &TestGateway, expect: &str) -> String {
-    eventually(&format!("readiness says `{expect}`"), || async {
-        let ready = get(gateway.admin, "/ready").await.json();
-        let why = ready["probes"]["queue"]["why"].as_str()?.to_owned();
-        why.contains(expect).then_some(why)
-    })
-    .await
-}
-
 #[test]
 fn every_right_is_documented() {
     let docs = include_str!("../../docs/redis.md");
@@ -35,13 +25,13 @@ async fn a_policy_that_could_evict_the_stream_is_refused_at_any_time() {
     let set = async |policy: &str| redis.command(&["CONFIG", "SET", "maxmemory-policy", policy]).await;
     set("allkeys-lru").await;
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT, NO_JOURNAL]).await;
-    let why = says(&gateway, "maxmemory-policy is allkeys-lru").await;
+    let why = gateway.why_not_ready(&["maxmemory-policy is allkeys-lru"]).await;
     assert!(why.contains("noeviction"), "{why}");
     assert_eq!(gateway.post_json("{}").await.status, 503);
     set("volatile-lru").await;
     gateway.ready().await;
     set("allkeys-random").await;
-    says(&gateway, "maxmemory-policy is allkeys-random").await;
+    gateway.why_not_ready(&["maxmemory-policy is allkeys-random"]).await;
     // With a journal the jobs wait there.
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
     assert_eq!(gateway.post_json("{}").await.status, 200);
@@ -56,7 +46,7 @@ async fn replicas_confirm_where_they_are_asked_to() {
     let replica = RedisServer::start().await;
     let ack = ("RETRIEVE_ACK", "replicas:1");
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), ack, NO_JOURNAL]).await;
-    says(&gateway, "0 of 1 replicas confirmed").await;
+    gateway.why_not_ready(&["0 of 1 replicas confirmed"]).await;
     let port = redis.address.port().to_string();
     replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
     gateway.ready().await;
@@ -75,31 +65,14 @@ async fn replicas_confirm_where_they_are_asked_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fsync_is_refused_where_redis_cant_confirm_it() {
-    let redis = RedisServer::start().await;
-    let info: String = redis::from_redis_value(redis.command(&["INFO", "server"]).await).unwrap();
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
-    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());
-    let has_waitaof = (numbers.next().unwrap(), numbers.next().unwrap()) >= (7, 2);
-    let fsync = ("RETRIEVE_ACK", "fsync");
-    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), fsync, TIMEOUT, NO_JOURNAL]).await;
-    if has_waitaof {
-        gateway.ready().await;
-        assert_eq!(gateway.post_json("{}").await.status, 200);
-    } else {
-        says(&gateway, "needs WAITAOF, so Redis 7.2 or later").await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_what_a_200_survives() {
     let redis = RedisServer::start().await;
     redis.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]).await;
     let folder = TempDir::new().unwrap();
     let mut gateway = GatewayProcess::start(&folder, &[("RETRIEVE_QUEUE", &redis.url()), NO_JOURNAL]).await;
     eventually("the gateway is connected", || async {
-        let metrics = get(gateway.admin, "/ready").await.json();
-        (metrics["probes"]["queue"]["ready"] == Value::Bool(true)).then_some(())
+        let ready = get(gateway.admin, "/ready").await.json();
+        (ready["probes"]["queue"]["ready"] == Value::Bool(true)).then_some(())
     })
     .await;
     gateway.signal(rustix::process::Signal::TERM);

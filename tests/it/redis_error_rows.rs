@@ -1,8 +1,6 @@
 //! docs/redis.md's table of errors, row by row, on real servers: what the batch meets, whether Redis executed it, what
 //! readiness says, that the caller sees a 200, and that each job comes out once and in order when the error has ended.
 
-use std::time::Duration;
-
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use serde_json::json;
@@ -10,13 +8,12 @@ use serde_json::json;
 use crate::support::client::get;
 use crate::support::cluster::Cluster;
 use crate::support::gateway::TestGateway;
-use crate::support::redis_server::{RedisServer, Release, words};
+use crate::support::redis_server::{RedisServer, Release, STREAM, command_of, words};
 use crate::support::tcp_proxy::{Replies, TcpProxy};
 use crate::support::{eventually, eventually_within};
 
 /// What batches have before they go to the journal is three quarters of this.
 const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "800ms");
-const STREAM: &str = "retrieve:{default}:jobs";
 
 /// A connection of the administrator's, which stays one when the password changes.
 struct Admin(MultiplexedConnection);
@@ -28,11 +25,7 @@ impl Admin {
     }
 
     async fn try_command(&self, words: &[&str]) -> RedisResult<Value> {
-        let mut command = redis::Cmd::new();
-        words.iter().for_each(|word| {
-            command.arg(*word);
-        });
-        command.query_async(&mut self.0.clone()).await
+        command_of(words).query_async(&mut self.0.clone()).await
     }
 
     async fn commands(&self, commands: &[&str]) {
@@ -56,8 +49,14 @@ struct Row {
 }
 
 impl Row {
+    /// Starts it, so that jobs go straight to Redis.
     async fn start(url: &str, more: &[(&str, &str)]) -> Row {
         let gateway = TestGateway::start(&[&[("RETRIEVE_QUEUE", url), TIMEOUT], more].concat()).await;
+        eventually("jobs go straight to Redis", || async {
+            let ready = get(gateway.admin, "/ready").await.json();
+            (ready["probes"]["queue"] == json!({ "ready": true })).then_some(())
+        })
+        .await;
         Row { gateway, sent: 0 }
     }
 
@@ -70,29 +69,8 @@ impl Row {
 
     /// Jobs lie in the journal, and readiness says why.
     async fn is_told(&self, expect: &str) {
-        let mut said = String::new();
-        let saying = async {
-            loop {
-                let ready = get(self.gateway.admin, "/ready").await;
-                said = ready.body.clone();
-                if ready.status == 200 && said.contains(expect) {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let is_said = tokio::time::timeout(Duration::from_secs(15), saying).await.is_ok();
-        assert!(is_said, "not `{expect}`, but {said}");
+        self.gateway.note(&[expect]).await;
         assert!(self.journaled().await > 0.0, "{expect}");
-    }
-
-    /// Jobs go straight to Redis.
-    async fn is_up(&self) {
-        eventually("jobs go straight to Redis", || async {
-            let ready = get(self.gateway.admin, "/ready").await.json();
-            (ready["probes"]["queue"] == json!({ "ready": true })).then_some(())
-        })
-        .await;
     }
 
     async fn journaled(&self) -> f64 {
@@ -102,9 +80,7 @@ impl Row {
     /// Everything that was sent is on the stream, once and in order.
     async fn is_whole(&self, redis: &RedisServer, after: &str) {
         self.gateway.sent_its_journal().await;
-        let jobs = redis.jobs("default").await;
-        let numbers: Vec<u64> = jobs.iter().map(|job| job["data"]["data"]["n"].as_u64().unwrap()).collect();
-        assert_eq!(numbers, (0..self.sent).collect::<Vec<_>>(), "after {after}");
+        assert_eq!(redis.numbers().await, (0..self.sent).collect::<Vec<_>>(), "after {after}");
         assert_eq!(self.gateway.metric("retrieve_redis_losses_total").await, Some(0.0), "after {after}");
     }
 }
@@ -114,7 +90,6 @@ async fn errors_that_redis_answers_execute_nothing_and_end_in_order() {
     let redis = RedisServer::start().await;
     let admin = Admin::of(&redis).await;
     let mut row = Row::start(&redis.url(), &[]).await;
-    row.is_up().await;
     let kill = "CLIENT KILL TYPE normal SKIPME yes";
     for (expect, breaking, mending) in [
         ("OOM", &["CONFIG SET maxmemory 1"][..], &["CONFIG SET maxmemory 0"][..]),
@@ -162,7 +137,6 @@ async fn a_password_that_changes_is_told_until_it_is_the_old_one() {
     admin.commands(&["ACL SETUSER gateway on >old-canary ~* +@all"]).await;
     let url = redis.url().replace("redis://", "redis://gateway:old-canary@");
     let mut row = Row::start(&url, &[]).await;
-    row.is_up().await;
     admin.commands(&["ACL SETUSER gateway resetpass >new-canary"]).await;
     row.send().await;
     row.is_whole(&redis, "a change that the connection hasn't noticed").await;
@@ -179,7 +153,6 @@ async fn flushed_scripts_and_killed_clients_cost_a_connection() {
     let redis = RedisServer::start().await;
     let admin = Admin::of(&redis).await;
     let mut row = Row::start(&redis.url(), &[]).await;
-    row.is_up().await;
     for breaking in ["SCRIPT FLUSH", "CLIENT KILL TYPE normal SKIPME yes"] {
         let broken = "retrieve_redis_broken_connections_total";
         let before = row.gateway.metric(broken).await.unwrap();
@@ -195,7 +168,6 @@ async fn busy_executes_nothing() {
     let redis = RedisServer::start().await;
     let admin = Admin::of(&redis).await;
     let mut row = Row::start(&redis.url(), &[]).await;
-    row.is_up().await;
     admin.commands(&["CONFIG SET lua-time-limit 10"]).await;
     let busy = redis.try_command(&["EVAL", "while true do end", "0"]);
     let rest = async {
@@ -215,7 +187,6 @@ async fn loading_executes_nothing() {
     let fill = "for i = 1, 8000 do redis.call('SET', 'filler:' .. i, i) end";
     redis.command(&["EVAL", fill, "0"]).await;
     let mut row = Row::start(&redis.url(), &[]).await;
-    row.is_up().await;
     row.send().await;
     // Half a millisecond for each key.
     redis.more = words("--key-load-delay 500");
@@ -235,15 +206,13 @@ async fn a_snapshot_that_fails_executes_nothing() {
     let saved = async |status: &str| {
         redis.command(&["BGSAVE"]).await;
         eventually("the snapshot has ended", || async {
-            let info: String =
-                redis::from_redis_value(redis.command(&["INFO", "persistence"]).await).unwrap();
-            let has_ended = info.contains("rdb_bgsave_in_progress:0");
-            (has_ended && info.contains(&format!("rdb_last_bgsave_status:{status}"))).then_some(())
+            (redis.says("persistence", "rdb_bgsave_in_progress:0").await
+                && redis.says("persistence", &format!("rdb_last_bgsave_status:{status}")).await)
+                .then_some(())
         })
         .await;
     };
     let mut row = Row::start(&redis.url(), &[]).await;
-    row.is_up().await;
     row.send().await;
     redis.fill_disk(true);
     saved("err").await;
@@ -260,7 +229,6 @@ async fn a_full_disk_of_redis_loses_and_doubles_nothing() {
     // Redis goes on for as long as it may lose what it confirmed, and then refuses.
     let mut redis = RedisServer::start_with(|| words("--appendfsync everysec")).await;
     let mut row = Row::start(&redis.url(), &[]).await;
-    row.is_up().await;
     row.send().await;
     redis.fill_disk(true);
     row.send().await;
@@ -292,7 +260,6 @@ async fn what_the_network_does_is_unknown_and_settled_by_the_next_connection() {
     let admin = Admin::of(&redis).await;
     let proxy = TcpProxy::start(redis.address).await;
     let mut row = Row::start(&format!("redis://{}", proxy.address), &[]).await;
-    row.is_up().await;
     for replies in [Replies::Lost, Replies::Half, Replies::Garbled, Replies::Swallowed] {
         row.send().await;
         row.is_whole(&redis, "a good beginning").await;
@@ -316,7 +283,6 @@ async fn what_the_network_does_is_unknown_and_settled_by_the_next_connection() {
 async fn a_slow_reply_is_known_as_done_without_another_connection() {
     let redis = RedisServer::start().await;
     let mut row = Row::start(&redis.url(), &[]).await;
-    row.is_up().await;
     row.send().await;
     row.is_whole(&redis, "a good beginning").await;
     let broken = "retrieve_redis_broken_connections_total";
@@ -343,7 +309,6 @@ async fn a_confirmation_that_is_cut_short_is_executed_and_not_confirmed() {
     replica.command(&["REPLICAOF", "127.0.0.1", &redis.address.port().to_string()]).await;
     let admin = Admin::of(&redis).await;
     let mut row = Row::start(&redis.url(), &[("RETRIEVE_ACK", "replicas:1")]).await;
-    row.is_up().await;
     row.send().await;
     replica.freeze();
     let unblocking = async {
@@ -380,11 +345,9 @@ async fn what_a_cluster_answers_executes_nothing_and_leads_to_the_owner() {
 
 async fn cluster_rows(release: Release) {
     let cluster = Cluster::start(release, 2, || words("--appendonly no")).await;
-    let slot = cluster.nodes[0].server.command(&["CLUSTER", "KEYSLOT", STREAM]).await;
-    let slot: u16 = redis::from_redis_value(slot).unwrap();
+    let slot = cluster.nodes[0].slot().await;
     let (owner, other) = cluster.owner_and_other(slot);
     let mut row = Row::start(&format!("redis-cluster://{}", other.server.address), &[]).await;
-    row.is_up().await;
     row.send().await;
 
     // One slot without an owner is enough.

@@ -59,9 +59,9 @@ async fn replies_that_are_lost_halved_or_swallowed_lose_and_double_nothing() {
     let mut random = Random::from_environment();
     for round in 0..60 {
         proxy.set([Replies::Lost, Replies::Half, Replies::Slices, Replies::Lost][round % 4]);
-        tokio::time::sleep(Duration::from_millis(random.below(60))).await;
+        tokio::time::sleep(random.moment(60)).await;
         proxy.set(Replies::Pass);
-        tokio::time::sleep(Duration::from_millis(60 + random.below(60))).await;
+        tokio::time::sleep(Duration::from_millis(60) + random.moment(60)).await;
     }
     for _ in 0..3 {
         proxy.set(Replies::Swallowed);

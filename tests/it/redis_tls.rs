@@ -1,15 +1,10 @@
 //! TLS with an authority of one's own and certificates on both sides, and logins of their own for sentinels and data
-//! nodes: behind sentinels and in a cluster, and what is said where something of it is wrong.
-
-use std::time::Duration;
+//! nodes: on one server, behind sentinels and in a cluster, and what is said where something of it is wrong.
 
 use retrieve_gateway::queue::redis::RIGHTS;
-use tempfile::TempDir;
 
 use crate::support::certificates::Certificates;
-use crate::support::client::get;
 use crate::support::cluster::Cluster;
-use crate::support::eventually_within;
 use crate::support::gateway::{TestGateway, jobs};
 use crate::support::load::Load;
 use crate::support::log::Lines;
@@ -17,6 +12,7 @@ use crate::support::redis_server::{RedisServer, Release, free_port, words};
 
 /// What batches have before they go to the journal is three quarters of this.
 const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "1s");
+const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
 
 /// The settings of TLS, whose values are files.
 fn tls(certificates: &Certificates) -> [(&'static str, String); 3] {
@@ -28,7 +24,12 @@ fn tls(certificates: &Certificates) -> [(&'static str, String); 3] {
 }
 
 async fn gateway(url: &str, tls: &[(&str, String)]) -> TestGateway {
-    let mut settings = vec![("RETRIEVE_QUEUE", url), TIMEOUT];
+    gateway_with(url, tls, &[TIMEOUT]).await
+}
+
+async fn gateway_with(url: &str, tls: &[(&str, String)], more: &[(&str, &str)]) -> TestGateway {
+    let mut settings = vec![("RETRIEVE_QUEUE", url)];
+    settings.extend_from_slice(more);
     settings.extend(tls.iter().map(|(name, value)| (*name, value.as_str())));
     TestGateway::start(&settings).await
 }
@@ -45,7 +46,6 @@ struct Sentinels {
     master: RedisServer,
     replica: RedisServer,
     sentinel: RedisServer,
-    _folder: TempDir,
 }
 
 impl Sentinels {
@@ -59,21 +59,16 @@ impl Sentinels {
         let_in(&master).await;
         let_in(&replica).await;
         replica.command(&["REPLICAOF", "127.0.0.1", master.setting("--tls-port")]).await;
-        let folder = TempDir::new().unwrap();
         let port = master.setting("--tls-port").parse().unwrap();
-        let sentinel = RedisServer::start_sentinel_of(Release::Usual, folder.path(), port, 2000, || {
+        let sentinel = RedisServer::start_sentinel_of(Release::Usual, port, 2000, || {
             [certificates.server_settings("server", free_port()), words("--tls-replication yes")].concat()
         })
         .await;
-        eventually_within(30, "the sentinel knows the replica", || async {
-            let replicas = sentinel.try_command(&["SENTINEL", "REPLICAS", "mymaster"]).await.ok()?;
-            format!("{replicas:?}").contains(replica.setting("--tls-port")).then_some(())
-        })
-        .await;
+        sentinel.knows_replica(replica.setting("--tls-port")).await;
         let user = "ACL SETUSER watcher reset on >watch-canary +sentinel|get-master-addr-by-name";
         sentinel.command(&user.split(' ').collect::<Vec<_>>()).await;
         sentinel.command(&["ACL", "SETUSER", "default", "off"]).await;
-        Sentinels { master, replica, sentinel, _folder: folder }
+        Sentinels { master, replica, sentinel }
     }
 
     fn url(&self, login: &str, sentinel_login: &str) -> String {
@@ -86,6 +81,29 @@ const DATA_LOGIN: &str = "gateway:data-canary";
 const SENTINEL_LOGIN: &str = "?sentinel_user=watcher&sentinel_password=watch-canary";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_server_with_tls_and_certificates_on_both_sides() {
+    let certificates = Certificates::new();
+    let tls = tls(&certificates);
+    let redis = RedisServer::start_with(|| certificates.server_settings("server", free_port())).await;
+    let url = format!("rediss://127.0.0.1:{}", redis.setting("--tls-port"));
+    let gateway = gateway_with(&url, &tls, &[]).await;
+    gateway.ready().await;
+    assert_eq!(gateway.post_json("{\"n\":1}").await.status, 200);
+    assert_eq!(gateway.jobs().await.len(), 1, "reading goes by TLS as well");
+    assert_eq!(redis.jobs("default").await.len(), 1);
+
+    let elsewhere = RedisServer::start_with(|| certificates.server_settings("elsewhere", free_port())).await;
+    let elsewhere = format!("rediss://127.0.0.1:{}", elsewhere.setting("--tls-port"));
+    for (url, tls, expect) in [
+        (&url, &tls[..0], "authority that isn't trusted, see RETRIEVE_REDIS_CA"),
+        (&url, &tls[..1], "CertificateRequired"),
+        (&elsewhere, &tls, "for another name"),
+    ] {
+        gateway_with(url, tls, &[NO_JOURNAL]).await.why_not_ready(&[expect]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failover_behind_sentinels_with_tls_and_two_logins_loses_and_doubles_nothing() {
     let certificates = Certificates::new();
     let mut sentinels = Sentinels::start(&certificates).await;
@@ -93,20 +111,10 @@ async fn a_failover_behind_sentinels_with_tls_and_two_logins_loses_and_doubles_n
     gateway.ready().await;
     let load = Load::start(gateway.address);
     load.goes_on().await;
-    eventually_within(30, "the replica follows", || async {
-        let info = sentinels.replica.try_command(&["INFO", "replication"]).await.ok()?;
-        let info: String = redis::from_redis_value(info).ok()?;
-        info.contains("master_link_status:up").then_some(())
-    })
-    .await;
+    sentinels.replica.will_say("replication", "master_link_status:up").await;
     sentinels.master.kill();
     load.goes_on().await;
-    eventually_within(60, "the replica is the master", || async {
-        let info = sentinels.replica.try_command(&["INFO", "replication"]).await.ok()?;
-        let info: String = redis::from_redis_value(info).ok()?;
-        info.contains("role:master").then_some(())
-    })
-    .await;
+    sentinels.replica.will_say("replication", "role:master").await;
     load.goes_on().await;
     let attempts = load.finish(&gateway).await;
     attempts.check(&sentinels.replica.jobs("default").await);
@@ -124,29 +132,21 @@ async fn a_cluster_with_tls_and_a_login_follows_its_slot() {
     for node in &cluster.nodes {
         let_in(&node.server).await;
     }
-    let slot = cluster.nodes[0].server.command(&["CLUSTER", "KEYSLOT", "retrieve:{default}:jobs"]).await;
-    let slot: u16 = redis::from_redis_value(slot).unwrap();
+    let slot = cluster.nodes[0].slot().await;
     let (owner, other) = cluster.owner_and_other(slot);
     // The seed isn't the owner, so the address that the seed names is dialled as well.
     let url = format!("rediss-cluster://{DATA_LOGIN}@127.0.0.1:{}", other.port());
     let gateway = gateway(&url, &tls(&certificates)).await;
     gateway.ready().await;
-    let mut sent = 0;
-    let mut send = async || {
-        assert_eq!(gateway.post_json(format!("{{\"n\":{sent}}}")).await.status, 200);
-        sent += 1;
-    };
-    send().await;
+    gateway.take_numbers(0..1).await;
     owner.begin_to_give(slot, other).await;
-    send().await;
+    gateway.take_numbers(1..2).await;
     owner.give_keys(slot, other).await;
-    send().await;
+    gateway.take_numbers(2..3).await;
     cluster.give(slot, other).await;
-    send().await;
+    gateway.take_numbers(3..4).await;
     gateway.sent_its_journal().await;
-    let jobs = other.server.jobs("default").await;
-    let numbers: Vec<_> = jobs.iter().map(|job| job["data"]["data"]["n"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, [0, 1, 2, 3]);
+    assert_eq!(other.server.numbers().await, [0, 1, 2, 3]);
 
     let stranger = Certificates::new();
     let wrong = [("RETRIEVE_REDIS_CA", stranger.path("ca.pem"))];
@@ -158,19 +158,7 @@ async fn a_cluster_with_tls_and_a_login_follows_its_slot() {
 /// A gateway there says what is wrong, without a password, and takes webhooks for its journal meanwhile.
 async fn says_and_takes_jobs(url: &str, tls: &[(&str, String)], expect: &[&str]) {
     let gateway = gateway(url, tls).await;
-    let mut said = String::new();
-    let saying = async {
-        loop {
-            let ready = get(gateway.admin, "/ready").await;
-            said = ready.json()["probes"]["queue"]["note"].as_str().unwrap_or(&ready.body).to_owned();
-            if ready.status == 200 && expect.iter().all(|text| said.contains(text)) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let is_said = tokio::time::timeout(Duration::from_secs(10), saying).await.is_ok();
-    assert!(is_said, "not {expect:?}, but {said}");
+    let said = gateway.note(expect).await;
     assert!(!said.contains("canary"), "{said}");
     assert_eq!(gateway.post_json("{}").await.status, 200);
     assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(1.0));

@@ -1,25 +1,22 @@
 //! The same proofs on every release that the gateway is for: the oldest Redis, the system's, a recent one, and Valkey.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use retrieve_gateway::config::Backend;
 use retrieve_gateway::queue::redis::RIGHTS;
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::attempts::{Attempts, Random};
 use crate::support::client::get;
-use crate::support::gateway::TestGateway;
+use crate::support::gateway::{TestGateway, journal_is_sent_within};
+use crate::support::groups;
 use crate::support::load::Load;
 use crate::support::process::GatewayProcess;
-use crate::support::redis_server::{RedisServer, Release, words};
+use crate::support::redis_server::{RedisServer, Release, STREAM, words};
 use crate::support::{eventually, eventually_within};
 
 const NO_JOURNAL: (&str, &str) = ("RETRIEVE_DATA_DIR", "off");
 /// What batches have before they go to the journal is three quarters of this.
 const TIMEOUT: (&str, &str) = ("RETRIEVE_QUEUE_TIMEOUT", "1s");
-const STREAM: &str = "retrieve:{default}:jobs";
 
 macro_rules! on_release {
     ($module:ident $release:ident $($proof:ident)*) => {
@@ -58,39 +55,11 @@ on_every_release! {
     a_group_that_nobody_reads_is_dead_while_entries_wait_for_it
 }
 
-async fn numbers(redis: &RedisServer) -> Vec<u64> {
-    redis.jobs("default").await.iter().map(|job| job["data"]["data"]["n"].as_u64().unwrap()).collect()
-}
-
-async fn send(gateway: &TestGateway, numbers: std::ops::Range<u64>) {
-    for number in numbers {
-        assert_eq!(gateway.post_json(format!("{{\"n\":{number}}}")).await.status, 200, "{number}");
-    }
-}
-
-/// What readiness says of the queue, once that holds the text.
-async fn says(gateway: &TestGateway, expect: &str) -> String {
-    eventually(&format!("readiness says `{expect}`"), || async {
-        let ready = get(gateway.admin, "/ready").await.json();
-        let queue = ready["probes"]["queue"].to_string();
-        queue.contains(expect).then_some(queue)
-    })
-    .await
-}
-
 /// Takes what the group hasn't taken yet, and acknowledges it.
-async fn take(redis: &RedisServer, group: &str) -> usize {
-    let reply = redis.command(&["XREADGROUP", "GROUP", group, "one", "STREAMS", STREAM, ">"]).await;
-    let reply: redis::streams::StreamReadReply = redis::from_redis_value(reply).unwrap();
-    let ids: Vec<String> = reply.keys.into_iter().flat_map(|key| key.ids).map(|entry| entry.id).collect();
-    for id in &ids {
-        redis.command(&["XACK", STREAM, group, id]).await;
-    }
+async fn handle(redis: &RedisServer, group: &str) -> usize {
+    let ids = groups::take(redis, group, 100).await;
+    groups::acknowledge(redis, group, &ids).await;
     ids.len()
-}
-
-fn of_group(metric: &str, group: &str) -> String {
-    format!("retrieve_stream_group_{metric}{{stream=\"{STREAM}\",group=\"{group}\"}}")
 }
 
 async fn every_script_runs_with_the_documented_rights(release: Release) {
@@ -100,40 +69,36 @@ async fn every_script_runs_with_the_documented_rights(release: Release) {
     let toml = "[[integration]]\nid = \"demo\"\ndedupe = { by = \"body\", within = \"1h\" }\n";
     let gateway = TestGateway::with_integrations(toml, &[("RETRIEVE_QUEUE", &url)]).await;
     gateway.ready().await;
-    send(&gateway, 0..3).await;
+    gateway.take_numbers(0..3).await;
     let first = gateway.post_json("{\"n\":3}").await;
     let repeat = gateway.post_json("{\"n\":3}").await;
     assert_eq!(repeat.header("x-retrieve-job-id"), first.header("x-retrieve-job-id"));
-    assert_eq!(numbers(&redis).await, [0, 1, 2, 3], "appended in order, a repeat not again");
+    assert_eq!(redis.numbers().await, [0, 1, 2, 3], "appended in order, a repeat not again");
     assert_eq!(gateway.jobs().await.len(), 4, "and read");
 
     // A server that forgot everything is given it again behind a fence.
     redis.command(&["FLUSHALL"]).await;
-    send(&gateway, 4..5).await;
-    eventually("the jobs are back", || async { (numbers(&redis).await == [0, 1, 2, 3, 4]).then_some(()) })
+    gateway.take_numbers(4..5).await;
+    eventually("the jobs are back", || async { (redis.numbers().await == [0, 1, 2, 3, 4]).then_some(()) })
         .await;
 
-    redis.command(&["XGROUP", "CREATE", STREAM, "workers", "0"]).await;
-    let taken =
-        redis.command(&["XREADGROUP", "GROUP", "workers", "one", "COUNT", "2", "STREAMS", STREAM, ">"]);
-    let taken: redis::streams::StreamReadReply = redis::from_redis_value(taken.await).unwrap();
+    groups::create(&redis, "workers", "0").await;
+    let taken = groups::take(&redis, "workers", 2).await;
     eventually_within(30, "what the group holds is counted", || async {
-        (gateway.metric(&of_group("pending", "workers")).await? == 2.0).then_some(())
+        (gateway.metric(&groups::metric("pending", "workers")).await? == 2.0).then_some(())
     })
     .await;
-    let lag = gateway.metric(&of_group("lag", "workers")).await;
+    let lag = gateway.metric(&groups::metric("lag", "workers")).await;
     assert_eq!(lag, (release.version() >= (7, 0)).then_some(3.0), "Redis 6.2 doesn't say it");
-    for entry in &taken.keys[0].ids {
-        redis.command(&["XACK", STREAM, "workers", &entry.id]).await;
-    }
+    groups::acknowledge(&redis, "workers", &taken).await;
     eventually_within(30, "what was acknowledged goes", || async {
-        (numbers(&redis).await == [2, 3, 4]).then_some(())
+        (redis.numbers().await == [2, 3, 4]).then_some(())
     })
     .await;
-    assert_eq!(take(&redis, "workers").await, 3);
-    eventually_within(30, "the rest goes", || async { numbers(&redis).await.is_empty().then_some(()) }).await;
-    send(&gateway, 5..6).await;
-    assert_eq!(numbers(&redis).await, [5]);
+    assert_eq!(handle(&redis, "workers").await, 3);
+    eventually_within(30, "the rest goes", || async { redis.numbers().await.is_empty().then_some(()) }).await;
+    gateway.take_numbers(5..6).await;
+    assert_eq!(redis.numbers().await, [5]);
 }
 
 /// A user with these rights and no other, and the URL with its login.
@@ -154,7 +119,7 @@ async fn a_right_that_is_missing_is_named(release: Release) {
         assert_eq!(rights.len() + 1, all.len(), "{missing}");
         let url = user(&redis, keys, &rights).await;
         let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), NO_JOURNAL]).await;
-        let why = says(&gateway, "the rights that this user needs: +evalsha").await;
+        let why = gateway.why_not_ready(&["the rights that this user needs: +evalsha"]).await;
         let told = why.split("the rights").next().unwrap().to_lowercase();
         // Redis 6.2 names the command without its subcommand.
         let named = if release.version() < (7, 0) { missing.split('|').next().unwrap() } else { missing };
@@ -168,7 +133,7 @@ async fn a_right_that_is_missing_is_named(release: Release) {
     }
     let url = user(&redis, "~retrieve:{other}:*", &all).await;
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), NO_JOURNAL]).await;
-    says(&gateway, "the rights that this user needs").await;
+    gateway.why_not_ready(&["the rights that this user needs"]).await;
 }
 
 async fn kills_of_both_sides_lose_and_double_nothing(release: Release) {
@@ -182,22 +147,17 @@ async fn kills_of_both_sides_lose_and_double_nothing(release: Release) {
     for round in 0..KILLS {
         let gateway = GatewayProcess::start(&folder, &settings).await;
         let (address, _, mut child) = gateway.ignore_log();
-        let clients: Vec<_> =
-            (0..4).map(|_| tokio::spawn(Arc::clone(&attempts).send_until_gone(address))).collect();
-        let before = attempts.accepted();
-        eventually("webhooks are accepted", || async { (attempts.accepted() > before + 20).then_some(()) })
-            .await;
-        tokio::time::sleep(Duration::from_millis(random.below(100))).await;
+        let clients = attempts.start_clients(address, 4);
+        attempts.go_on_within(10, 20).await;
+        tokio::time::sleep(random.moment(100)).await;
         match round % 3 {
             0 => redis.kill(),
             1 => redis.restart().await,
             _ => redis.freeze(),
         }
-        tokio::time::sleep(Duration::from_millis(random.below(200))).await;
+        tokio::time::sleep(random.moment(200)).await;
         child.kill().await.unwrap();
-        for client in clients {
-            client.await.unwrap();
-        }
+        clients.join_all().await;
         if round % 3 == 2 {
             redis.thaw();
         }
@@ -205,10 +165,7 @@ async fn kills_of_both_sides_lose_and_double_nothing(release: Release) {
     redis.restart().await;
     let gateway = GatewayProcess::start(&folder, &settings).await;
     let (_, admin, _child) = gateway.ignore_log();
-    eventually("everything is sent", || async {
-        (get(admin, "/ready").await.json()["probes"]["queue"] == json!({ "ready": true })).then_some(())
-    })
-    .await;
+    journal_is_sent_within(10, admin).await;
     let accepted = attempts.check(&redis.jobs("default").await);
     assert!(accepted > 200, "the load was too small to prove anything: {accepted}");
 }
@@ -217,14 +174,14 @@ async fn an_outage_is_drained_in_order(release: Release) {
     let mut redis = RedisServer::start_release(release, Vec::new).await;
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), TIMEOUT]).await;
     gateway.ready().await;
-    send(&gateway, 0..5).await;
+    gateway.take_numbers(0..5).await;
     redis.kill();
-    send(&gateway, 5..60).await;
+    gateway.take_numbers(5..60).await;
     assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(55.0));
     redis.restart().await;
     gateway.sent_its_journal().await;
-    send(&gateway, 60..61).await;
-    assert_eq!(numbers(&redis).await, (0..=60).collect::<Vec<_>>());
+    gateway.take_numbers(60..61).await;
+    assert_eq!(redis.numbers().await, (0..=60).collect::<Vec<_>>());
 }
 
 async fn a_failover_behind_a_sentinel_loses_and_doubles_nothing(release: Release) {
@@ -233,30 +190,17 @@ async fn a_failover_behind_a_sentinel_loses_and_doubles_nothing(release: Release
     let replica = RedisServer::start_release(release, settings).await;
     let port = master.address.port();
     replica.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]).await;
-    let folder = TempDir::new().unwrap();
-    let sentinel = RedisServer::start_sentinel_of(release, folder.path(), port, 2000, Vec::new).await;
+    let sentinel = RedisServer::start_sentinel_of(release, port, 2000, Vec::new).await;
     let url = format!("redis-sentinel://{}/mymaster", sentinel.address);
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &url), TIMEOUT]).await;
     gateway.ready().await;
     let load = Load::start(gateway.address);
     load.goes_on().await;
-    let replica_says = async |line: &str| {
-        eventually_within(60, &format!("the replica says {line}"), || async {
-            let info = replica.try_command(&["INFO", "replication"]).await.ok()?;
-            let info: String = redis::from_redis_value(info).ok()?;
-            info.lines().any(|other| other == line).then_some(())
-        })
-        .await;
-    };
-    replica_says("master_link_status:up").await;
-    eventually_within(30, "the sentinel knows the replica", || async {
-        let replicas = sentinel.try_command(&["SENTINEL", "REPLICAS", "mymaster"]).await.ok()?;
-        format!("{replicas:?}").contains(&replica.address.port().to_string()).then_some(())
-    })
-    .await;
+    replica.will_say("replication", "master_link_status:up").await;
+    sentinel.knows_replica(&replica.address.port().to_string()).await;
     master.kill();
     load.goes_on().await;
-    replica_says("role:master").await;
+    replica.will_say("replication", "role:master").await;
     load.goes_on().await;
     load.finish(&gateway).await.check(&replica.jobs("default").await);
 }
@@ -275,13 +219,13 @@ async fn writes_that_are_refused_are_told_and_end(release: Release) {
         ("allkeys-lru", set("maxmemory-policy", "allkeys-lru"), set("maxmemory-policy", "noeviction")),
     ] {
         redis.command(&breaking).await;
-        says(&gateway, expect).await;
-        send(&gateway, sent..sent + 3).await;
+        gateway.note(&[expect]).await;
+        gateway.take_numbers(sent..sent + 3).await;
         sent += 3;
         assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(3.0), "{expect}");
         redis.command(&mending).await;
         gateway.sent_its_journal().await;
-        assert_eq!(numbers(&redis).await, (0..sent).collect::<Vec<_>>(), "{expect}");
+        assert_eq!(redis.numbers().await, (0..sent).collect::<Vec<_>>(), "{expect}");
     }
 }
 
@@ -290,22 +234,22 @@ async fn replicas_confirm_what_counts(release: Release) {
     let replica = RedisServer::start_release(release, Vec::new).await;
     let ack = ("RETRIEVE_ACK", "replicas:1");
     let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url()), ack, TIMEOUT]).await;
-    says(&gateway, "0 of 1 replicas confirmed").await;
-    send(&gateway, 0..2).await;
-    assert_eq!(numbers(&redis).await, [] as [u64; 0], "nothing is sent before a replica can confirm it");
+    gateway.note(&["0 of 1 replicas confirmed"]).await;
+    gateway.take_numbers(0..2).await;
+    assert_eq!(redis.numbers().await, [] as [u64; 0], "nothing is sent before a replica can confirm it");
     let port = redis.address.port().to_string();
     replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
     gateway.sent_its_journal().await;
-    send(&gateway, 2..3).await;
-    assert_eq!(numbers(&replica).await, [0, 1, 2], "a 200 means that the replica has it");
+    gateway.take_numbers(2..3).await;
+    assert_eq!(replica.numbers().await, [0, 1, 2], "a 200 means that the replica has it");
     // Executed and not confirmed: sent again it would be a second one.
     replica.freeze();
-    send(&gateway, 3..5).await;
+    gateway.take_numbers(3..5).await;
     assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(2.0));
     replica.thaw();
     gateway.sent_its_journal().await;
-    assert_eq!(numbers(&redis).await, [0, 1, 2, 3, 4]);
-    eventually("the replica has them", || async { (numbers(&replica).await.len() == 5).then_some(()) }).await;
+    assert_eq!(redis.numbers().await, [0, 1, 2, 3, 4]);
+    eventually("the replica has them", || async { (replica.numbers().await.len() == 5).then_some(()) }).await;
 }
 
 async fn fsync_confirms_what_counts_or_is_refused_in_plain_words(release: Release) {
@@ -322,69 +266,68 @@ async fn fsync_confirms_what_counts_or_is_refused_in_plain_words(release: Releas
     let gateway = TestGateway::start(&settings).await;
     if !release.has_waitaof() {
         let (major, minor) = release.version();
-        says(&gateway, &format!("needs WAITAOF, so Redis 7.2 or later; this is {major}.{minor}")).await;
-        send(&gateway, 0..1).await;
+        let needs = format!("needs WAITAOF, so Redis 7.2 or later; this is {major}.{minor}");
+        gateway.note(&[&needs]).await;
+        gateway.take_numbers(0..1).await;
         assert_eq!(gateway.metric("retrieve_journal_jobs").await, Some(1.0));
         let refusing = TestGateway::start(&[settings[0], settings[1], NO_JOURNAL]).await;
-        says(&refusing, "needs WAITAOF").await;
-        assert_eq!(get(refusing.admin, "/ready").await.status, 503);
+        refusing.why_not_ready(&["needs WAITAOF, so Redis 7.2 or later"]).await;
         assert_eq!(refusing.post_json("{}").await.status, 503);
         return;
     }
     gateway.ready().await;
-    send(&gateway, 0..5).await;
+    gateway.take_numbers(0..4).await;
+    let without_journal = TestGateway::start(&[settings[0], settings[1], NO_JOURNAL]).await;
+    without_journal.ready().await;
+    without_journal.take_numbers(4..5).await;
+    drop(without_journal);
     redis.restart().await;
     user(&redis, "~retrieve:{default}:*", &rights).await;
-    send(&gateway, 5..6).await;
+    gateway.take_numbers(5..6).await;
     gateway.sent_its_journal().await;
-    assert_eq!(numbers(&redis).await, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(redis.numbers().await, [0, 1, 2, 3, 4, 5]);
     redis.command(&["CONFIG", "SET", "appendfsync", "no"]).await;
     redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-    says(&gateway, "needs `appendfsync always` or `everysec`").await;
+    gateway.note(&["needs `appendfsync always` or `everysec`"]).await;
     redis.command(&["CONFIG", "SET", "appendfsync", "always"]).await;
     gateway.sent_its_journal().await;
     redis.command(&["CONFIG", "SET", "appendonly", "no"]).await;
     redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-    says(&gateway, "needs `appendonly yes`").await;
-    send(&gateway, 6..7).await;
+    gateway.note(&["needs `appendonly yes`"]).await;
+    gateway.take_numbers(6..7).await;
     redis.command(&["CONFIG", "SET", "appendonly", "yes"]).await;
     gateway.sent_its_journal().await;
-    assert_eq!(numbers(&redis).await, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(redis.numbers().await, [0, 1, 2, 3, 4, 5, 6]);
 }
 
 async fn a_group_that_nobody_reads_is_dead_while_entries_wait_for_it(release: Release) {
     let redis = RedisServer::start_release(release, Vec::new).await;
-    let gateway = TestGateway::start_with(&[("RETRIEVE_QUEUE", &redis.url())], |config| {
-        let Backend::Redis(settings) = &mut config.queue else { unreachable!() };
-        settings.dead_after = Duration::from_secs(1);
-    })
-    .await;
-    gateway.ready().await;
-    send(&gateway, 0..2).await;
+    let gateway = groups::impatient_gateway(&redis).await;
+    gateway.take_numbers(0..2).await;
     for group in ["reading", "gone"] {
-        redis.command(&["XGROUP", "CREATE", STREAM, group, "0"]).await;
-        assert_eq!(take(&redis, group).await, 2);
+        groups::create(&redis, group, "0").await;
+        assert_eq!(handle(&redis, group).await, 2);
     }
-    redis.command(&["XGROUP", "CREATE", STREAM, "never", "$"]).await;
-    send(&gateway, 2..3).await;
-    assert_eq!(take(&redis, "reading").await, 1);
+    groups::create(&redis, "never", "$").await;
+    gateway.take_numbers(2..3).await;
+    assert_eq!(handle(&redis, "reading").await, 1);
     for group in ["gone", "never"] {
         eventually_within(40, &format!("the group `{group}` is dead"), || async {
-            (gateway.metric(&of_group("dead", group)).await? == 1.0).then_some(())
+            (gateway.metric(&groups::metric("dead", group)).await? == 1.0).then_some(())
         })
         .await;
     }
     // It was as silent as the others, but nothing waits for it.
-    assert_eq!(gateway.metric(&of_group("dead", "reading")).await, Some(0.0));
-    assert_eq!(numbers(&redis).await, [2], "what a dead group hasn't taken stays");
-    assert_eq!(take(&redis, "gone").await, 1);
+    assert_eq!(gateway.metric(&groups::metric("dead", "reading")).await, Some(0.0));
+    assert_eq!(redis.numbers().await, [2], "what a dead group hasn't taken stays");
+    assert_eq!(handle(&redis, "gone").await, 1);
     redis.command(&["XGROUP", "DESTROY", STREAM, "never"]).await;
     eventually_within(30, "a group that was read again isn't dead", || async {
-        (gateway.metric(&of_group("dead", "gone")).await? == 0.0).then_some(())
+        (gateway.metric(&groups::metric("dead", "gone")).await? == 0.0).then_some(())
     })
     .await;
     eventually_within(30, "what nobody needs goes", || async {
-        numbers(&redis).await.is_empty().then_some(())
+        redis.numbers().await.is_empty().then_some(())
     })
     .await;
     let metrics = get(gateway.admin, "/metrics").await.body;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Run, TIMEOUT, drained, join, start_clients, start_gateway};
+use super::{DRAIN_SECONDS, TIMEOUT, start_gateway};
 use crate::support::attempts::Attempts;
-use crate::support::gateway::jobs;
+use crate::support::fault_run::FaultRun;
+use crate::support::gateway::{jobs, journal_is_sent_within};
 use crate::support::redis_server::RedisServer;
 
 const KILLS: u64 = 100;
@@ -18,15 +19,15 @@ const CLIENTS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gateway_loses_and_doubles_nothing_in_the_embedded_queue() {
-    let mut run = Run::begin("gateway kill -9", "embedded", KILLS);
+    let mut run = FaultRun::begin("gateway kill -9", "embedded", KILLS);
     let folder = TempDir::new().unwrap();
     let attempts = Arc::new(Attempts::default());
     for _ in 0..run.rounds {
         let gateway = start_gateway(&folder, &[], &attempts).await;
-        let clients = start_clients(&attempts, &gateway, CLIENTS);
+        let clients = attempts.start_clients(gateway.address, CLIENTS);
         tokio::time::sleep(run.random.moment(200)).await;
         gateway.kill().await;
-        join(clients).await;
+        clients.join_all().await;
     }
     let gateway = start_gateway(&folder, &[], &attempts).await;
     let jobs = jobs(gateway.admin).await;
@@ -38,7 +39,7 @@ async fn a_killed_gateway_loses_and_doubles_nothing_in_the_embedded_queue() {
 /// one, so that gateways die while they write the journal, send it, or have copies on their way to a frozen Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_gateway_loses_and_doubles_nothing_on_redis_with_its_journal() {
-    let mut run = Run::begin("gateway kill -9", "redis", KILLS);
+    let mut run = FaultRun::begin("gateway kill -9", "redis", KILLS);
     let folder = TempDir::new().unwrap();
     let mut redis = RedisServer::start().await;
     let url = redis.url();
@@ -48,7 +49,7 @@ async fn a_killed_gateway_loses_and_doubles_nothing_on_redis_with_its_journal() 
     let (mut redis_kills, mut redis_stops) = (0, 0);
     for _ in 0..run.rounds {
         let gateway = start_gateway(&folder, &settings, &attempts).await;
-        let clients = start_clients(&attempts, &gateway, CLIENTS / 2);
+        let clients = attempts.start_clients(gateway.address, CLIENTS / 2);
         tokio::time::sleep(run.random.moment(100)).await;
         match run.random.below(10) {
             0 if is_up => {
@@ -69,14 +70,14 @@ async fn a_killed_gateway_loses_and_doubles_nothing_on_redis_with_its_journal() 
         }
         tokio::time::sleep(run.random.moment(100)).await;
         gateway.kill().await;
-        join(clients).await;
+        clients.join_all().await;
     }
     match is_up {
         true => redis.thaw(),
         false => redis.restart().await,
     }
     let gateway = start_gateway(&folder, &settings, &attempts).await;
-    drained(&gateway).await;
+    journal_is_sent_within(DRAIN_SECONDS, gateway.admin).await;
     gateway.kill().await;
     let account = attempts.account(&redis.jobs("default").await);
     run.end(account, &json!({ "redis_kills": redis_kills, "redis_stops": redis_stops }));

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Run, Site};
+use super::Site;
+use crate::support::fault_run::FaultRun;
 use crate::support::redis_server::RedisServer;
 use crate::support::tcp_proxy::{Replies, TcpProxy};
 
 /// One round is one batch that was appended and whose reply was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_whose_replies_are_lost_after_execution_are_not_doubled() {
-    let mut run = Run::begin("replies lost after execution", "redis", 1000);
+    let mut run = FaultRun::begin("replies lost after execution", "redis", 1000);
     let redis = RedisServer::start().await;
     let proxy = TcpProxy::start(redis.address).await;
     let site = Site::start(&format!("redis://{}", proxy.address), 8, Duration::ZERO).await;
@@ -38,11 +39,6 @@ async fn batches_whose_replies_are_lost_after_execution_are_not_doubled() {
     proxy.set(Replies::Pass);
     let (attempts, said) = site.end().await;
     let account = attempts.account(&redis.jobs("default").await);
-    let more = json!({
-        "lost_batches": proxy.lost_appends(),
-        "hangs": hangs,
-        "broken_connections": said.broken_connections,
-        "reported_losses": said.reported_losses,
-    });
-    run.end(account, &more);
+    let more = json!({ "lost_batches": proxy.lost_appends(), "hangs": hangs });
+    run.end(account, &said.beside(more));
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{Run, Said, Site, from_environment};
-use crate::support::attempts::{Account, Random};
+use super::{Said, Site, finish};
+use crate::support::attempts::{Account, Random, from_environment};
+use crate::support::fault_run::FaultRun;
 use crate::support::redis_server::RedisServer;
 
 const CLIENTS: usize = 4;
@@ -15,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// A Redis that syncs its file for each command (`RedisServer` sets `appendfsync always`) keeps what it confirmed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_redis_loses_and_doubles_nothing() {
-    let mut run = Run::begin("Redis kill -9, appendfsync always", "redis", 50);
+    let mut run = FaultRun::begin("Redis kill -9, appendfsync always", "redis", 50);
     let mut redis = RedisServer::start().await;
     // Slow enough that the journal becomes empty although Redis syncs its file for each of its batches.
     let site = Site::start(&redis.url(), CLIENTS, 3 * PAUSE).await;
@@ -30,7 +31,7 @@ async fn a_killed_redis_loses_and_doubles_nothing() {
             site.goes_on().await;
         }
     }
-    finish(run, site, &redis).await;
+    finish(run, site, &redis, json!({})).await;
 }
 
 /// How many servers are stopped at the same time, each with a gateway of its own.
@@ -43,30 +44,21 @@ const SHORTEST_STOP: Duration = Duration::from_millis(100);
 /// journal longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_redis_that_executes_late_loses_and_doubles_nothing() {
-    let run = Run::begin("Redis SIGSTOP, SIGCONT", "redis", 50);
+    let run = FaultRun::begin("Redis SIGSTOP, SIGCONT", "redis", 50);
     let longest = Duration::from_secs(from_environment("STOP_LIMIT_SECONDS").unwrap_or(3));
     let lanes = (0..STOPPED).map(|lane| {
         let rounds = run.rounds / STOPPED + u64::from(lane < run.rounds % STOPPED);
         tokio::spawn(stop_one(rounds, longest, Random::new(run.random.seed.wrapping_add(lane))))
     });
-    let (mut account, mut broken_connections, mut stopped, mut reported_losses) =
-        (Account::default(), 0, Duration::ZERO, 0);
+    let (mut account, mut stopped, mut said) = (Account::default(), Duration::ZERO, Said::default());
     for lane in join_all(lanes).await {
-        let (lane_account, lane_stopped, said) = lane.unwrap();
+        let (lane_account, lane_stopped, lane_said) = lane.unwrap();
         account += lane_account;
         stopped += lane_stopped;
-        broken_connections += said.broken_connections;
-        reported_losses += said.reported_losses;
+        said += lane_said;
     }
-    run.end(
-        account,
-        &json!({
-            "longest_stop_seconds": longest.as_secs(),
-            "stopped_seconds": stopped.as_secs(),
-            "broken_connections": broken_connections,
-            "reported_losses": reported_losses,
-        }),
-    );
+    let more = json!({ "longest_stop_seconds": longest.as_secs(), "stopped_seconds": stopped.as_secs() });
+    run.end(account, &said.beside(more));
 }
 
 async fn stop_one(rounds: u64, longest: Duration, mut random: Random) -> (Account, Duration, Said) {
@@ -93,7 +85,7 @@ async fn stop_one(rounds: u64, longest: Duration, mut random: Random) -> (Accoun
 /// job be there, and the log has to say that its outcome is unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_journal_only_jobs_of_unknown_outcome_come_though_they_were_refused() {
-    let mut run = Run::begin("Redis kill -9 and SIGSTOP", "redis, no journal", 30);
+    let mut run = FaultRun::begin("Redis kill -9 and SIGSTOP", "redis, no journal", 30);
     let mut redis = RedisServer::start().await;
     let no_journal = [("RETRIEVE_DATA_DIR", "off")];
     let site = Site::start_with(&redis.url(), &no_journal, CLIENTS * 2, Duration::from_millis(1)).await;
@@ -110,36 +102,35 @@ async fn without_a_journal_only_jobs_of_unknown_outcome_come_though_they_were_re
         }
     }
     site.goes_on().await;
-    finish(run, site, &redis).await;
+    finish(run, site, &redis, json!({})).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_flushed_every_100_ms_lose_and_double_nothing() {
-    let run = Run::begin("SCRIPT FLUSH every 100 ms", "redis", 50);
-    let redis = RedisServer::start().await;
-    let site = Site::start(&redis.url(), CLIENTS, PAUSE).await;
-    for _ in 0..run.rounds {
-        redis.command(&["SCRIPT", "FLUSH"]).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    finish(run, site, &redis).await;
+    let run = FaultRun::begin("SCRIPT FLUSH every 100 ms", "redis", 50);
+    command_each_round(run, &["SCRIPT", "FLUSH"], |_| Duration::from_millis(100)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_killed_all_the_time_lose_and_double_nothing() {
-    let mut run = Run::begin("CLIENT KILL", "redis", 50);
+    let run = FaultRun::begin("CLIENT KILL", "redis", 50);
+    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    command_each_round(run, &kill, |random| random.moment(200)).await;
+}
+
+async fn command_each_round(mut run: FaultRun, words: &[&str], pause: fn(&mut Random) -> Duration) {
     let redis = RedisServer::start().await;
     let site = Site::start(&redis.url(), CLIENTS, PAUSE).await;
     for _ in 0..run.rounds {
-        redis.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-        tokio::time::sleep(run.random.moment(200)).await;
+        redis.command(words).await;
+        tokio::time::sleep(pause(&mut run.random)).await;
     }
-    finish(run, site, &redis).await;
+    finish(run, site, &redis, json!({})).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_out_of_memory_loses_and_doubles_nothing() {
-    let mut run = Run::begin("Redis out of memory", "redis", 10);
+    let mut run = FaultRun::begin("Redis out of memory", "redis", 10);
     let redis = RedisServer::start().await;
     let site = Site::start(&redis.url(), CLIENTS, PAUSE).await;
     for _ in 0..run.rounds {
@@ -152,15 +143,5 @@ async fn a_redis_out_of_memory_loses_and_doubles_nothing() {
         }
         site.goes_on().await;
     }
-    finish(run, site, &redis).await;
-}
-
-async fn finish(run: Run, site: Site, redis: &RedisServer) {
-    let (attempts, said) = site.end().await;
-    let account = attempts.account(&redis.jobs("default").await);
-    let more = json!({
-        "broken_connections": said.broken_connections,
-        "reported_losses": said.reported_losses,
-    });
-    run.end(account, &more);
+    finish(run, site, &redis, json!({})).await;
 }

@@ -4,39 +4,31 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tempfile::TempDir;
 
-use super::{Run, Site};
+use super::{Site, finish};
 use crate::support::eventually_within;
-use crate::support::redis_cluster::Cluster;
+use crate::support::fault_run::FaultRun;
 use crate::support::redis_server::{RedisServer, free_port, without_a_file, words};
+use crate::support::replicated_cluster::ReplicatedCluster;
 
 const CLIENTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(8);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_by_a_sentinel_lose_and_double_nothing() {
-    let run = Run::begin("failover by a sentinel", "redis", 3);
+    let run = FaultRun::begin("failover by a sentinel", "redis", 3);
     let mut first = RedisServer::start_with(without_a_file).await;
     let mut second = RedisServer::start_with(without_a_file).await;
     let port = first.address.port().to_string();
     second.command(&["REPLICAOF", "127.0.0.1", &port]).await;
-    let folder = TempDir::new().unwrap();
-    let sentinel = RedisServer::start_sentinel(folder.path(), first.address.port(), 1000).await;
+    let sentinel = RedisServer::start_sentinel(first.address.port(), 1000).await;
     // The first of the sentinels is away.
     let url = format!("redis-sentinel://127.0.0.1:{},{}/mymaster", free_port(), sentinel.address);
     let site = Site::start(&url, CLIENTS, PAUSE).await;
     for _ in 0..run.rounds {
         site.goes_on().await;
-        eventually_within(30, "the replica follows", || async {
-            second.says("replication", "master_link_status:up").await.then_some(())
-        })
-        .await;
-        eventually_within(30, "the sentinel knows it", || async {
-            let replicas = sentinel.try_command(&["SENTINEL", "REPLICAS", "mymaster"]).await.ok()?;
-            format!("{replicas:?}").contains(&second.address.port().to_string()).then_some(())
-        })
-        .await;
+        second.will_say("replication", "master_link_status:up").await;
+        sentinel.knows_replica(&second.address.port().to_string()).await;
         first.kill();
         eventually_within(60, "the sentinel names the replica as the master", || async {
             let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"];
@@ -53,23 +45,18 @@ async fn failovers_by_a_sentinel_lose_and_double_nothing() {
         first.restart().await;
         std::mem::swap(&mut first, &mut second);
     }
-    let (attempts, said) = site.end().await;
-    let account = attempts.account(&first.jobs("default").await);
-    let more = json!({
-        "broken_connections": said.broken_connections,
-        "reported_losses": said.reported_losses,
-    });
-    run.end(account, &more);
+    finish(run, site, &first, json!({})).await;
 }
 
 /// Each round the owner of the app's slot is replaced, once by a kill and once by command, and then the slot moves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clusters_failovers_and_moves_of_its_slot_lose_and_double_nothing() {
-    let run = Run::begin("cluster: failover and move of the slot", "redis", 10);
-    let mut cluster = Cluster::start().await;
+    let run = FaultRun::begin("cluster: failover and move of the slot", "redis", 10);
+    let mut cluster = ReplicatedCluster::start().await;
     let site = Site::start(&cluster.url(), CLIENTS, PAUSE).await;
     let mut kills = 0;
-    for round in 0..run.rounds {
+    let rounds = run.rounds;
+    for round in 0..rounds {
         site.goes_on().await;
         if round % 2 == 0 {
             cluster.fail_over_by_a_kill().await;
@@ -82,14 +69,10 @@ async fn a_clusters_failovers_and_moves_of_its_slot_lose_and_double_nothing() {
         cluster.move_slot().await;
         site.goes_on().await;
     }
-    let (attempts, said) = site.end().await;
-    let account = attempts.account(&cluster.owner().jobs("default").await);
     let more = json!({
         "failovers_by_kill": kills,
-        "failovers_by_command": run.rounds - kills,
-        "slot_moves": run.rounds,
-        "broken_connections": said.broken_connections,
-        "reported_losses": said.reported_losses,
+        "failovers_by_command": rounds - kills,
+        "slot_moves": rounds,
     });
-    run.end(account, &more);
+    finish(run, site, cluster.owner(), more).await;
 }

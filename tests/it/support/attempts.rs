@@ -12,8 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::eventually_within;
 
 /// Lets a gateway take the attempts' addresses for its clients'.
 pub const ATTEMPTS_HAVE_ADDRESSES: [(&str, &str); 2] =
@@ -40,7 +44,7 @@ pub struct Attempts {
 }
 
 /// What the oracle found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Account {
     pub attempts: u64,
     pub accepted: u64,
@@ -92,6 +96,13 @@ impl Attempts {
         !self.lacks_retry_after.load(Ordering::Relaxed)
     }
 
+    /// Starts so many clients, each of which sends as [`Attempts::send_until_gone`] does. Clients can be started again after
+    /// [`Attempts::finish`].
+    pub fn start_clients(self: &Arc<Self>, address: SocketAddr, count: usize) -> JoinSet<()> {
+        self.enough.store(false, Ordering::Relaxed);
+        (0..count).map(|_| Arc::clone(self).send_until_gone(address)).collect()
+    }
+
     /// Sends webhooks one after the other, until the gateway is gone or [`Attempts::finish`] was called.
     pub async fn send_until_gone(self: Arc<Self>, address: SocketAddr) {
         let Ok(mut stream) = TcpStream::connect(address).await else { return };
@@ -118,13 +129,23 @@ impl Attempts {
         }
     }
 
+    /// Lets the clients end.
     pub fn finish(&self) {
         self.enough.store(true, Ordering::Relaxed);
     }
 
-    /// Lets clients begin again after [`Attempts::finish`].
-    pub fn go_on(&self) {
-        self.enough.store(false, Ordering::Relaxed);
+    /// How many numbers were given to attempts so far.
+    pub fn sent(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many further ones, and one more, were accepted.
+    pub async fn go_on_within(&self, seconds: u64, more: usize) {
+        let before = self.accepted();
+        eventually_within(seconds, "webhooks are accepted", || async {
+            (self.accepted() > before + more).then_some(())
+        })
+        .await;
     }
 
     pub fn accepted(&self) -> usize {
@@ -159,7 +180,7 @@ impl Attempts {
         }
         let (accepted, refused) = (self.accepted.lock().unwrap(), self.refused.lock().unwrap());
         let outcomes = self.outcomes.lock().unwrap();
-        let sent = self.next.load(Ordering::Relaxed);
+        let sent = self.sent();
         let is_unconfirmed = |number: &u64| outcomes.get(number).is_some_and(|code| code == UNCONFIRMED);
         let lost: Vec<_> = accepted.iter().filter(|number| !queued.contains_key(number)).collect();
         let doubled: Vec<_> = queued.iter().filter(|(_, count)| **count > 1).collect();
@@ -194,25 +215,7 @@ impl Attempts {
         }
     }
 
-    /// The line that a longer run is kept by (see `faults`), and the check: nothing lost, doubled or there against the answer.
-    pub fn prove(&self, fault: &str, mode: &str, random: &Random, rounds: u64, jobs: &[serde_json::Value]) {
-        let account = self.account(jobs);
-        let Account { attempts, accepted, refused, unconfirmed, unconfirmed_stored, unanswered, .. } =
-            account;
-        let Account { lost, doubled, phantoms, .. } = account;
-        println!(
-            "FAULT {}",
-            serde_json::json!({
-                "fault": fault, "mode": mode, "seed": random.seed, "rounds": rounds, "attempts": attempts,
-                "accepted": accepted, "refused": refused, "unconfirmed": unconfirmed,
-                "unconfirmed_stored": unconfirmed_stored, "unanswered": unanswered, "lost": lost,
-                "doubled": doubled, "phantoms": phantoms, "seconds": random.began.elapsed().as_secs(), "more": {},
-            })
-        );
-        assert!(account.is_sound(), "{fault} in mode {mode}: {account:?}");
-    }
-
-    /// The same for a test in which nothing may be wrong. Returns how many were accepted.
+    /// Fails if anything is lost, doubled or there against its answer. Returns how many were accepted.
     pub fn check(&self, jobs: &[serde_json::Value]) -> usize {
         let account = self.account(jobs);
         println!("{account:?}, refused {:?}, {} entries", self.refused(), jobs.len());
@@ -239,25 +242,28 @@ pub struct Random {
     /// What it began with.
     pub seed: u64,
     state: u64,
-    /// And when.
-    began: std::time::Instant,
+}
+
+/// A number that the environment sets.
+pub fn from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not `{value}`")))
 }
 
 /// How many rounds: `ROUNDS`, or this many.
 pub fn rounds(default: u64) -> u64 {
-    std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(default)
+    from_environment("ROUNDS").unwrap_or(default)
 }
 
 impl Random {
     pub fn from_environment() -> Random {
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
+        let seed = from_environment("SEED").unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
         println!("SEED={seed}");
         Random::new(seed)
     }
 
     pub fn new(seed: u64) -> Random {
-        Random { seed, state: seed, began: std::time::Instant::now() }
+        Random { seed, state: seed }
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
@@ -266,6 +272,11 @@ impl Random {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (mixed ^ (mixed >> 31)) % bound
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
 
     /// A duration up to so many milliseconds.

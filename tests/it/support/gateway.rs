@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
 
 use retrieve_gateway::config::{Config, env};
 use retrieve_gateway::gateway::Gateway;
 use retrieve_gateway::shutdown::Shutdown;
+use serde_json::json;
 use tempfile::TempDir;
 
-use super::client::{Answer, exchange, get, post};
+use super::client::{Answer, exchange, get, post, try_get};
 use super::{eventually, eventually_within};
 
 /// A running gateway with ports and a folder of its own.
@@ -83,6 +86,13 @@ impl TestGateway {
         exchange(self.address, post("/integration/demo", "application/json", body)).await
     }
 
+    /// Posts `{"n": …}` with each of these numbers in order, and has them all taken.
+    pub async fn take_numbers(&self, numbers: Range<u64>) {
+        for number in numbers {
+            assert_eq!(self.post_json(format!("{{\"n\":{number}}}")).await.status, 200, "{number}");
+        }
+    }
+
     /// Waits until it takes webhooks.
     pub async fn ready(&self) {
         eventually("the gateway is ready", || async {
@@ -93,10 +103,36 @@ impl TestGateway {
 
     /// Waits until Redis has what the outage journal held.
     pub async fn sent_its_journal(&self) {
-        eventually_within(60, "the journal is sent", || async {
-            (self.metric("retrieve_journal_jobs").await? == 0.0).then_some(())
-        })
-        .await;
+        journal_is_sent_within(60, self.admin).await;
+    }
+
+    /// Why it takes no webhooks, once that holds all of these texts.
+    pub async fn why_not_ready(&self, expect: &[&str]) -> String {
+        self.queue_says(503, "why", expect).await
+    }
+
+    /// Why its webhooks go to the outage journal, once that holds all of these texts.
+    pub async fn note(&self, expect: &[&str]) -> String {
+        self.queue_says(200, "note", expect).await
+    }
+
+    async fn queue_says(&self, status: u16, field: &str, expect: &[&str]) -> String {
+        let mut said = String::new();
+        let saying = async {
+            loop {
+                let ready = get(self.admin, "/ready").await;
+                if let Some(text) = ready.json()["probes"]["queue"][field].as_str()
+                    && ready.status == status
+                    && expect.iter().all(|expect| text.contains(expect))
+                {
+                    return text.to_owned();
+                }
+                said = ready.body;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let text = tokio::time::timeout(Duration::from_secs(15), saying).await;
+        text.unwrap_or_else(|_| panic!("not {status} and {expect:?}, but {said}"))
     }
 
     /// All jobs of the queue, in order.
@@ -106,10 +142,34 @@ impl TestGateway {
 
     /// The value of a metric's line, by how the line begins.
     pub async fn metric(&self, line: &str) -> Option<f64> {
-        let text = get(self.admin, "/metrics").await.body;
-        let line = text.lines().find(|other| other.starts_with(&format!("{line} ")))?;
-        line.rsplit(' ').next()?.parse().ok()
+        metric(self.admin, line).await
     }
+}
+
+/// The value of a metric's line, by how the line begins; None without it, or from a gateway that is too busy to answer.
+pub async fn metric(admin: SocketAddr, line: &str) -> Option<f64> {
+    let text = try_get(admin, "/metrics").await?.body;
+    text.lines().find_map(|other| other.strip_prefix(line)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Waits until Redis has what the outage journal held, and takes jobs directly again. The metric alone wouldn't do: that of
+/// a gateway that has just started is 0 until its worker runs.
+pub async fn journal_is_sent_within(seconds: u64, admin: SocketAddr) {
+    eventually_within(seconds, "the journal is sent", || async {
+        let ready = try_get(admin, "/ready").await?;
+        let is_up = ready.status == 200 && ready.json()["probes"]["queue"] == json!({ "ready": true });
+        (is_up && metric(admin, "retrieve_journal_jobs").await? == 0.0).then_some(())
+    })
+    .await;
+}
+
+/// The bytes of an acknowledgement up to and with a position.
+pub fn acknowledgement(admin: SocketAddr, last: impl std::fmt::Display) -> String {
+    let body = format!("{{\"last\":\"{last}\"}}");
+    format!(
+        "POST /api/jobs/ack HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// All jobs that a gateway's queue holds, read through its private plane page by page.

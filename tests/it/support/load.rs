@@ -4,40 +4,33 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::attempts::Attempts;
-use super::eventually_within;
 use super::gateway::TestGateway;
 
 /// Four senders on one gateway.
 pub struct Load {
     attempts: Arc<Attempts>,
-    clients: Vec<JoinHandle<()>>,
+    clients: JoinSet<()>,
 }
 
 impl Load {
     pub fn start(address: SocketAddr) -> Load {
         let attempts = Arc::new(Attempts::default());
-        let clients = (0..4).map(|_| tokio::spawn(Arc::clone(&attempts).send_until_gone(address))).collect();
+        let clients = attempts.start_clients(address, 4);
         Load { attempts, clients }
     }
 
     /// Waits until more webhooks were accepted.
     pub async fn goes_on(&self) {
-        let before = self.attempts.accepted();
-        eventually_within(30, "webhooks are accepted", || async {
-            (self.attempts.accepted() > before + 20).then_some(())
-        })
-        .await;
+        self.attempts.go_on_within(30, 20).await;
     }
 
     /// Ends the load. Every webhook was answered 200, and what the journal held is sent.
     pub async fn finish(self, gateway: &TestGateway) -> Arc<Attempts> {
         self.attempts.finish();
-        for client in self.clients {
-            client.await.unwrap();
-        }
+        self.clients.join_all().await;
         assert_eq!(self.attempts.refused(), HashMap::new(), "what Redis doesn't take lies in the journal");
         gateway.sent_its_journal().await;
         self.attempts

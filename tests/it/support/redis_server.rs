@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::eventually;
+use super::{eventually, eventually_within};
+
+/// The stream of the app `default`.
+pub const STREAM: &str = "retrieve:{default}:jobs";
 
 /// A port of loopback that nobody listens on.
 pub fn free_port() -> u16 {
@@ -53,10 +56,10 @@ impl Release {
         let output = Command::new(self.binary()).arg("--version").output();
         let output = output.unwrap_or_else(|error| panic!("{self:?}: {error}; scripts/setup installs it"));
         let said = String::from_utf8(output.stdout).unwrap();
-        let version = said.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap();
         if said.starts_with("Valkey") {
             return (7, 2);
         }
+        let version = said.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap();
         let mut numbers = version.split('.').map(|number| number.parse().unwrap());
         (numbers.next().unwrap(), numbers.next().unwrap())
     }
@@ -106,23 +109,22 @@ impl RedisServer {
         panic!("{} doesn't start; scripts/setup installs it", release.binary().display());
     }
 
-    /// A sentinel that watches the master `mymaster` on that port, and takes it for dead after so many ms; its file lies in
-    /// the folder.
-    pub async fn start_sentinel(folder: &Path, master_port: u16, dead_after_ms: u64) -> RedisServer {
-        RedisServer::start_sentinel_of(Release::Usual, folder, master_port, dead_after_ms, Vec::new).await
+    /// A sentinel that watches the master `mymaster` on that port, and takes it for dead after so many ms.
+    pub async fn start_sentinel(master_port: u16, dead_after_ms: u64) -> RedisServer {
+        RedisServer::start_sentinel_of(Release::Usual, master_port, dead_after_ms, Vec::new).await
     }
 
     /// The same of that release, with further settings.
     pub async fn start_sentinel_of(
         release: Release,
-        folder: &Path,
         master_port: u16,
         dead_after_ms: u64,
         more: impl Fn() -> Vec<String>,
     ) -> RedisServer {
-        for number in 0..20 {
+        for _ in 0..20 {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-            let file = folder.join(format!("sentinel-{number}.conf"));
+            let folder = TempDir::new().unwrap();
+            let file = folder.path().join("sentinel.conf");
             let settings = format!(
                 "bind 127.0.0.1\nport {}\nsentinel monitor mymaster 127.0.0.1 {master_port} 1\n\
                  sentinel down-after-milliseconds mymaster {dead_after_ms}\n\
@@ -138,7 +140,6 @@ impl RedisServer {
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap();
-            let folder = TempDir::new().unwrap();
             let mut server = RedisServer { address, release, folder, child: Some(child), more };
             if server.is_up().await {
                 return server;
@@ -188,6 +189,23 @@ impl RedisServer {
         let Ok(info) = self.try_command(&["INFO", section]).await else { return false };
         let info: String = redis::from_redis_value(info).unwrap();
         info.lines().any(|other| other == line)
+    }
+
+    /// Waits until it does.
+    pub async fn will_say(&self, section: &str, line: &str) {
+        eventually_within(60, &format!("{section} says {line}"), || async {
+            self.says(section, line).await.then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until this sentinel knows a replica by its port.
+    pub async fn knows_replica(&self, port: &str) {
+        eventually_within(30, "the sentinel knows the replica", || async {
+            let replicas = self.try_command(&["SENTINEL", "REPLICAS", "mymaster"]).await.ok()?;
+            format!("{replicas:?}").contains(port).then_some(())
+        })
+        .await;
     }
 
     pub fn url(&self) -> String {
@@ -260,15 +278,16 @@ impl RedisServer {
 
     pub async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let mut connection = self.connect().await?;
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(word);
-        }
-        command.query_async(&mut connection).await
+        command_of(words).query_async(&mut connection).await
     }
 
     pub async fn command(&self, words: &[&str]) -> redis::Value {
         self.try_command(words).await.unwrap()
+    }
+
+    /// The numbers `n` of the jobs on the app `default`'s stream.
+    pub async fn numbers(&self) -> Vec<u64> {
+        self.jobs("default").await.iter().map(|job| job["data"]["data"]["n"].as_u64().unwrap()).collect()
     }
 
     /// The jobs on an app's stream, read with XRANGE as a worker would see them, page by page.
@@ -293,6 +312,13 @@ impl RedisServer {
             }
         }
     }
+}
+
+/// A command of these words.
+pub fn command_of(words: &[&str]) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    command.arg(words);
+    command
 }
 
 impl Drop for RedisServer {

@@ -1,8 +1,8 @@
 //! A TCP proxy that does to a connection what networks do.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,24 +28,13 @@ pub enum Replies {
     AppendsSwallowed,
 }
 
-const ALL: [Replies; 8] = [
-    Replies::Pass,
-    Replies::Lost,
-    Replies::Half,
-    Replies::Swallowed,
-    Replies::Slices,
-    Replies::Garbled,
-    Replies::AppendsLost,
-    Replies::AppendsSwallowed,
-];
-
 /// How `append.lua` says that it appended a batch.
 const APPENDED: &[u8] = b"$8\r\nappended\r\n";
 
 /// A running proxy.
 pub struct TcpProxy {
     pub address: SocketAddr,
-    replies: Arc<AtomicU8>,
+    replies: Arc<Mutex<Replies>>,
     /// How many batches were appended whose replies were dropped by [`Replies::AppendsLost`] or
     /// [`Replies::AppendsSwallowed`].
     lost_appends: Arc<AtomicU64>,
@@ -55,7 +44,7 @@ impl TcpProxy {
     pub async fn start(target: SocketAddr) -> TcpProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let replies = Arc::new(AtomicU8::new(0));
+        let replies = Arc::new(Mutex::new(Replies::Pass));
         let lost_appends = Arc::new(AtomicU64::new(0));
         let (mode, lost) = (Arc::clone(&replies), Arc::clone(&lost_appends));
         tokio::spawn(async move {
@@ -68,8 +57,7 @@ impl TcpProxy {
 
     /// From the next reply on.
     pub fn set(&self, replies: Replies) {
-        let number = ALL.iter().position(|other| *other == replies).unwrap();
-        self.replies.store(u8::try_from(number).unwrap(), Ordering::SeqCst);
+        *self.replies.lock().unwrap() = replies;
     }
 
     pub fn lost_appends(&self) -> u64 {
@@ -77,7 +65,12 @@ impl TcpProxy {
     }
 }
 
-async fn pass(client: TcpStream, target: SocketAddr, mode: Arc<AtomicU8>, lost_appends: Arc<AtomicU64>) {
+async fn pass(
+    client: TcpStream,
+    target: SocketAddr,
+    mode: Arc<Mutex<Replies>>,
+    lost_appends: Arc<AtomicU64>,
+) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -90,7 +83,7 @@ async fn pass(client: TcpStream, target: SocketAddr, mode: Arc<AtomicU8>, lost_a
             if length == 0 {
                 return Ok(());
             }
-            let mode = ALL[usize::from(mode.load(Ordering::SeqCst))];
+            let mode = *mode.lock().unwrap();
             let appended =
                 buffer[..length].windows(APPENDED.len()).filter(|window| *window == APPENDED).count();
             swallows_all |= mode == Replies::AppendsSwallowed && appended > 0;

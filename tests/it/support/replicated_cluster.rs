@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
+use super::cluster::{Node, first_owner, give, meet, share_slots};
 use super::eventually_within;
-use super::redis_server::{RedisServer, free_port, without_a_file, words};
-
-/// A node and its id.
-struct Node {
-    server: RedisServer,
-    id: String,
-}
+use super::redis_server::{RedisServer, Release, free_port, without_a_file, words};
 
 /// A part of the slots: its master and its replica, as of the last time that was looked.
 struct Shard {
@@ -18,44 +13,27 @@ struct Shard {
 }
 
 /// The cluster, and who owns the slot of the app `default`.
-pub struct Cluster {
+pub struct ReplicatedCluster {
     shards: Vec<Shard>,
-    slot: String,
+    slot: u16,
     owner: usize,
 }
 
-impl Cluster {
-    pub async fn start() -> Cluster {
+impl ReplicatedCluster {
+    pub async fn start() -> ReplicatedCluster {
         let mut shards = Vec::new();
         for _ in 0..3 {
             shards.push(Shard { master: node().await, replica: node().await });
         }
-        for (shard, range) in shards.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]) {
-            shard.master.server.command(&["CLUSTER", "ADDSLOTSRANGE", range[0], range[1]]).await;
-        }
-        let nodes = || shards.iter().flat_map(|shard| [&shard.master, &shard.replica]);
-        let seed = &shards[0].master.server;
-        for (epoch, node) in nodes().enumerate() {
-            node.server.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(epoch + 1).to_string()]).await;
-            let (port, cluster_port) = (seed.address.port().to_string(), seed.more.last().unwrap());
-            node.server.command(&["CLUSTER", "MEET", "127.0.0.1", &port, cluster_port]).await;
-        }
-        for node in nodes() {
-            eventually_within(30, "the cluster is whole", || async {
-                let info = node.server.try_command(&["CLUSTER", "INFO"]).await.ok()?;
-                let info: String = redis::from_redis_value(info).ok()?;
-                let is_whole = info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:6");
-                is_whole.then_some(())
-            })
-            .await;
-        }
+        let masters: Vec<_> = shards.iter().map(|shard| &shard.master).collect();
+        share_slots(&masters).await;
+        meet(&shards.iter().flat_map(|shard| [&shard.master, &shard.replica]).collect::<Vec<_>>()).await;
         for shard in &shards {
             shard.replica.server.command(&["CLUSTER", "REPLICATE", &shard.master.id]).await;
         }
-        let slot = seed.command(&["CLUSTER", "KEYSLOT", "retrieve:{default}:jobs"]).await;
-        let slot: u16 = redis::from_redis_value(slot).unwrap();
-        let owner = usize::from(slot > 5460) + usize::from(slot > 10922);
-        let mut cluster = Cluster { shards, slot: slot.to_string(), owner };
+        let slot = masters[0].slot().await;
+        let owner = first_owner(slot, shards.len());
+        let mut cluster = ReplicatedCluster { shards, slot, owner };
         cluster.settle().await;
         cluster
     }
@@ -76,7 +54,7 @@ impl Cluster {
     pub async fn fail_over_by_a_kill(&mut self) {
         let shard = &mut self.shards[self.owner];
         shard.master.server.kill();
-        has_role(&shard.replica, "master").await;
+        shard.replica.server.will_say("replication", "role:master").await;
         std::mem::swap(&mut shard.master, &mut shard.replica);
         shard.replica.server.restart().await;
         self.settle().await;
@@ -86,31 +64,22 @@ impl Cluster {
     pub async fn fail_over_by_command(&mut self) {
         let shard = &mut self.shards[self.owner];
         shard.replica.server.command(&["CLUSTER", "FAILOVER"]).await;
-        has_role(&shard.replica, "master").await;
-        has_role(&shard.master, "slave").await;
+        shard.replica.server.will_say("replication", "role:master").await;
+        shard.master.server.will_say("replication", "role:slave").await;
         self.settle().await;
     }
 
     /// Moves the app's slot to the next master, key by key, as `redis-cli --cluster reshard` does.
     pub async fn move_slot(&mut self) {
-        let slot = self.slot.as_str();
         let next = (self.owner + 1) % 3;
         let (from, to) = (&self.shards[self.owner].master, &self.shards[next].master);
-        to.server.command(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &from.id]).await;
-        from.server.command(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &to.id]).await;
-        let port = to.server.address.port().to_string();
-        loop {
-            let keys = from.server.command(&["CLUSTER", "GETKEYSINSLOT", slot, "1"]).await;
-            let keys: Vec<String> = redis::from_redis_value(keys).unwrap();
-            let Some(key) = keys.first() else { break };
-            from.server.command(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+        from.begin_to_give(self.slot, to).await;
+        while let Some(key) = from.keys(self.slot).await.first() {
+            from.give_key(key, to).await;
             // What is asked for meanwhile is half here and half there.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let other = &self.shards[(next + 1) % 3].master;
-        for node in [to, from, other] {
-            node.server.command(&["CLUSTER", "SETSLOT", slot, "NODE", &to.id]).await;
-        }
+        give(self.slot, to, &self.shards.iter().map(|shard| &shard.master).collect::<Vec<_>>()).await;
         self.owner = next;
     }
 
@@ -135,18 +104,6 @@ impl Cluster {
 }
 
 async fn node() -> Node {
-    let settings = || {
-        let more = "--cluster-enabled yes --cluster-node-timeout 1000 --cluster-replica-validity-factor 0";
-        [without_a_file(), words(more), words(&format!("--cluster-port {}", free_port()))].concat()
-    };
-    let server = RedisServer::start_with(settings).await;
-    let id: String = redis::from_redis_value(server.command(&["CLUSTER", "MYID"]).await).unwrap();
-    Node { server, id }
-}
-
-async fn has_role(node: &Node, role: &str) {
-    eventually_within(60, &format!("a node becomes a {role}"), || async {
-        node.server.says("replication", &format!("role:{role}")).await.then_some(())
-    })
-    .await;
+    let more = "--cluster-node-timeout 1000 --cluster-replica-validity-factor 0";
+    Node::start(Release::Usual, || [without_a_file(), words(more)].concat()).await
 }
