@@ -9,7 +9,7 @@
 //! `cargo bench --bench constant_time [-- SAMPLES]`; exits 1 if a difference was seen. The first line is the proof that
 //! the test can see one: a comparison that stops at the first wrong byte.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(clippy::panic, clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -24,28 +24,16 @@ use retrieve_gateway::signature::sign::{Delivery, sign};
 use retrieve_gateway::signature::{SignedRequest, Verifier};
 use retrieve_gateway::source::preset;
 
+use self::random::Random;
+
+#[path = "../tests/it/support/random.rs"]
+mod random;
+
 /// |t| from which on a difference is believed.
 const LIMIT: f64 = 4.5;
 /// Guesses that are made before anything is measured.
 const POOL: usize = 4096;
 const SECRET: &str = "a-secret-of-thirty-two-bytes-012";
-
-/// A generator that is the same in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut value = self.0;
-        value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        value ^ (value >> 31)
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next().to_le_bytes()[0]).collect()
-    }
-}
 
 /// A wrong request, and what refuses it.
 struct Guess {
@@ -144,7 +132,7 @@ fn text(bytes: Vec<u8>) -> String {
 
 fn main() {
     let samples = std::env::args().skip(1).find_map(|text| text.parse().ok()).unwrap_or(1_000_000);
-    let mut random = Random(20_251_210);
+    let mut random = Random::new(20_251_210);
     let (uri, now) = (Uri::from_static("/integration/demo"), Timestamp::now());
     let verify = |guess: &Guess| {
         let request = request(&guess.headers, &uri, &guess.body, now);

@@ -37,6 +37,9 @@ pub mod memory;
 pub mod outbound;
 pub mod payload;
 pub mod queue;
+#[cfg(test)]
+#[path = "../tests/it/support/random.rs"]
+mod random;
 pub mod resolver;
 pub mod shutdown;
 pub mod signature;

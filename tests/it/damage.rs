@@ -11,9 +11,9 @@ use retrieve_gateway::queue::files::{builder, open_on_disk};
 use retrieve_gateway::queue::{Queue, ReadRequest};
 use tempfile::TempDir;
 
-use crate::support::attempts::{Random, rounds};
 use crate::support::bad_disk::{HEALTHY, SYNC_FAILS, on};
 use crate::support::embedded_queue::{self, LIMIT_BYTES, append, close, comes_back};
+use crate::support::random::{Random, rounds};
 
 type Entry = (u64, String);
 

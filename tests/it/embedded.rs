@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::attempts::{Attempts, Random};
+use crate::support::attempts::Attempts;
 use crate::support::client::{Connection, exchange, get, post};
 use crate::support::eventually;
 use crate::support::gateway::{TestGateway, acknowledgement, settings};
 use crate::support::process::{GatewayProcess, binary};
+use crate::support::random::Random;
 
 const CLIENTS: usize = 8;
 const KILLS_WITH_A_READER: usize = 30;

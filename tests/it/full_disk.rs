@@ -11,12 +11,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::attempts::{Attempts, Random};
+use crate::support::attempts::Attempts;
 use crate::support::client::{exchange, get};
 use crate::support::eventually_within;
 use crate::support::fault_run::FaultRun;
 use crate::support::gateway::{acknowledgement, journal_is_sent_within};
 use crate::support::process::GatewayProcess;
+use crate::support::random::Random;
 use crate::support::redis_server::RedisServer;
 
 const DISK_BYTES: u64 = 16 << 20;
@@ -101,7 +102,7 @@ impl OnDisk {
     /// many bytes that are.
     async fn fill_and_free(&self, round: u64, random: &mut Random, attempts: &Arc<Attempts>) -> u64 {
         let ballast = self.disk.join("ballast");
-        let taken = if round % 2 == 0 { self.take_room(&ballast, random.below(4 << 20)) } else { 0 };
+        let taken = if round.is_multiple_of(2) { self.take_room(&ballast, random.below(4 << 20)) } else { 0 };
         self.fill(attempts).await;
         println!("round {round}: full; {}", usage(&self.disk));
         if taken > 0 {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::attempts::{Attempts, Random};
+use crate::support::attempts::Attempts;
 use crate::support::client::get;
 use crate::support::fault_run::FaultRun;
 use crate::support::gateway::{jobs, journal_is_sent_within};
 use crate::support::process::GatewayProcess;
+use crate::support::random::Random;
 use crate::support::redis_server::RedisServer;
 
 /// What goes to the disk.

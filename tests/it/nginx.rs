@@ -8,10 +8,10 @@ use http::{HeaderMap, HeaderValue};
 use retrieve_gateway::admission::networks::{NetworkTable, parse_network};
 use retrieve_gateway::ingest::client_address::client_address;
 
-use crate::support::attempts::Random;
 use crate::support::client::{Connection, exchange};
 use crate::support::gateway::TestGateway;
 use crate::support::nginx::{Nginx, TRUSTED, remote_address};
+use crate::support::random::Random;
 
 const SETS: usize = 5_000;
 const THROUGH_THE_GATEWAY: usize = 200;
@@ -168,25 +168,21 @@ fn shown(lines: &Lines) -> String {
     lines.iter().map(|line| format!("[{}]", line.escape_ascii())).collect::<Vec<_>>().join(" ")
 }
 
-fn pick<'a, T: ?Sized>(random: &mut Random, from: &[&'a T]) -> &'a T {
-    from[usize::try_from(random.below(from.len() as u64)).unwrap()]
-}
-
 fn header_lines(random: &mut Random) -> Lines {
     (0..=random.below(4)).map(|_| header_line(random)).collect()
 }
 
 fn header_line(random: &mut Random) -> Vec<u8> {
-    let mut line = pick(random, &["", "", "", " ", ",", ", "]).as_bytes().to_vec();
+    let mut line = random.pick(&["", "", "", " ", ",", ", "]).as_bytes().to_vec();
     for index in 0..random.below(5) {
         if index > 0 {
             line.extend_from_slice(
-                pick(random, &[", ", ", ", ", ", ", ", ", ", ",", ",", " , ", ",, ", ", ,", " "]).as_bytes(),
+                random.pick(&[", ", ", ", ", ", ", ", ", ", ",", ",", " , ", ",, ", ", ,", " "]).as_bytes(),
             );
         }
         line.extend_from_slice(&hop(random));
     }
-    line.extend_from_slice(pick(random, &["", "", "", "", " ", ",", " , "]).as_bytes());
+    line.extend_from_slice(random.pick(&["", "", "", "", " ", ",", " , "]).as_bytes());
     line
 }
 
@@ -195,15 +191,14 @@ fn hop(random: &mut Random) -> Vec<u8> {
     let address = match random.below(10) {
         0..=3 => format!("10.{}.0.{}", random.below(256), random.below(256)),
         4 => format!("2001:db8:aaaa::{:x}", random.below(0x10000)),
-        5 => pick(random, &["::ffff:10.0.0.2", "::FFFF:a00:3", "192.0.2.7", "2001:DB8:AAAA:0:0:0:0:9"])
-            .to_owned(),
+        5 => random
+            .pick(&["::ffff:10.0.0.2", "::FFFF:a00:3", "192.0.2.7", "2001:DB8:AAAA:0:0:0:0:9"])
+            .to_string(),
         6 | 7 => format!("203.0.113.{}", random.below(256)),
         8 => format!("2001:db8:{:x}::{:x}", random.below(0xaaaa), random.below(0x10000)),
-        _ => pick(
-            random,
-            &["::ffff:203.0.113.9", "64:ff9b::10.0.0.2", "::10.0.0.2", "127.0.0.1", "::1", "192.0.2.8"],
-        )
-        .to_owned(),
+        _ => random
+            .pick(&["::ffff:203.0.113.9", "64:ff9b::10.0.0.2", "::10.0.0.2", "127.0.0.1", "::1", "192.0.2.8"])
+            .to_string(),
     };
     let is_v6 = address.contains(':');
     match random.below(20) {
@@ -256,14 +251,14 @@ fn garbage(random: &mut Random) -> Vec<u8> {
         b"\t10.0.0.2",
         b"10.0.0.2\t",
     ];
-    pick(random, &GARBAGE).to_vec()
+    random.pick(&GARBAGE).to_vec()
 }
 
 /// An address with one byte put in, taken out or replaced.
 fn mutated(random: &mut Random, mut address: Vec<u8>) -> Vec<u8> {
     const BYTES: &[u8] = b"0123456789abcdefF.:[]%/ \t-+";
-    let at = usize::try_from(random.below(address.len() as u64)).unwrap();
-    let byte = BYTES[usize::try_from(random.below(BYTES.len() as u64)).unwrap()];
+    let at = random.index(address.len());
+    let byte = *random.pick(BYTES);
     match random.below(3) {
         0 => address.insert(at, byte),
         1 => drop(address.remove(at)),

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::attempts::{Attempts, Random};
+use crate::support::attempts::Attempts;
 use crate::support::client::{exchange, get, post};
 use crate::support::process::GatewayProcess;
+use crate::support::random::Random;
 use crate::support::redis_server::RedisServer;
 use crate::support::{eventually, eventually_within};
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use retrieve_gateway::ingest::proxy_protocol::header::crc32c;
 
-use crate::support::attempts::Random;
 use crate::support::client::{Connection, post};
 use crate::support::eventually;
 use crate::support::gateway::TestGateway;
 use crate::support::nginx::Nginx;
+use crate::support::random::Random;
 
 const LINE: &str = "PROXY TCP4 203.0.113.5 192.0.2.1 4711 8080\r\n";
 const SETTINGS: [(&str, &str); 3] = [
@@ -310,7 +310,7 @@ fn random_header(random: &mut Random) -> Vec<u8> {
         8 => checked(0x21, 0x21, &block(&v6.to_string())),
         _ => v2(0x20, 0x00, &[]),
     };
-    let at = usize::try_from(random.below(header.len() as u64)).unwrap();
+    let at = random.index(header.len());
     match random.below(5) {
         0 => header[at] = u8::try_from(random.below(256)).unwrap(),
         1 => header[at] ^= 1 << random.below(8),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::support::attempts::{Attempts, Random};
+use crate::support::attempts::Attempts;
 use crate::support::client::get;
 use crate::support::gateway::{TestGateway, journal_is_sent_within};
+use crate::support::random::Random;
 use crate::support::redis_server::RedisServer;
 
 /// Without the outage journal: what Redis doesn't take is refused.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use retrieve_gateway::queue::redis::RIGHTS;
 use tempfile::TempDir;
 
-use crate::support::attempts::{Attempts, Random};
+use crate::support::attempts::Attempts;
 use crate::support::client::get;
 use crate::support::gateway::{TestGateway, journal_is_sent_within};
 use crate::support::groups;
 use crate::support::load::Load;
 use crate::support::process::GatewayProcess;
+use crate::support::random::Random;
 use crate::support::redis_server::{RedisServer, Release, STREAM, words};
 use crate::support::{eventually, eventually_within};
 

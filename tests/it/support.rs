@@ -16,6 +16,7 @@ pub mod log;
 pub mod nginx;
 pub mod outbound;
 pub mod process;
+pub mod random;
 pub mod redis_server;
 pub mod replicated_cluster;
 pub mod tcp_proxy;

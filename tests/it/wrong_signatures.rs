@@ -12,12 +12,12 @@ use retrieve_gateway::source::{Preset, presets};
 use tokio::net::TcpListener;
 
 use crate::sender_keys::{Delivery, host_with};
-use crate::support::attempts::Random;
 use crate::support::client::{Answer, Connection, exchange};
 use crate::support::eventually;
 use crate::support::gateway::TestGateway;
 use crate::support::outbound::{Reach, Scope};
 use crate::support::process::binary;
+use crate::support::random::Random;
 
 /// Wrong signatures for each preset. The verifiers alone are tried with ten thousand (`signature::tests::random`).
 const WRONG: usize = 200;
@@ -155,8 +155,8 @@ fn wrong(random: &mut Random, right: &str) -> String {
     let lengths = [16, 20, 32, 48, 64, 71, 256];
     let hexadecimal = lengths.map(|length| hex::encode(bytes(length)));
     let base64 = lengths.map(|length| STANDARD.encode(bytes(length)));
-    let index = random.below(lengths.len() as u64) as usize;
-    let place = random.below(right.len() as u64) as usize;
+    let index = random.index(lengths.len());
+    let place = random.index(right.len());
     match random.below(6) {
         0 => hexadecimal[index].clone(),
         1 => base64[index].clone(),

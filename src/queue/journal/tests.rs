@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::bad_disk::{self, HEALTHY, NO_ROOM, SYNC_FAILS, UNREADABLE};
 use super::*;
 use crate::queue::files::builder;
+use crate::random::{Random, rounds};
 
 const LIMIT_BYTES: u64 = 1 << 30;
 const LANE: u32 = 0;
@@ -359,43 +360,24 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Seed and rounds of the environment, or these many rounds.
-fn rounds(default: u64) -> (u64, u64) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let seed = number("SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
-    println!("SEED={seed}");
-    (seed, number("ROUNDS").unwrap_or(default))
-}
-
-/// splitmix64.
-fn random(state: &mut u64, below: u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (mixed ^ (mixed >> 31)) % below
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_damaged_the_journal_opens_and_keeps_or_counts_every_batch() {
     let began = std::time::Instant::now();
     let original = TempDir::new().unwrap();
     let expect = rich(&original).await;
-    let (seed, rounds) = rounds(120);
-    let mut state = seed;
+    let (mut random, rounds) = (Random::from_environment(), rounds(120));
     let (mut kept, mut lost, mut untold, mut resolved, mut damaged_files) = (0, 0, 0, 0, 0);
     for round in 0..rounds {
         let folder = TempDir::new().unwrap();
         copy(original.path(), folder.path());
         let names: Vec<_> = files(folder.path()).into_iter().filter(|name| name.ends_with("redb")).collect();
-        let path =
-            folder.path().join(&names[usize::try_from(random(&mut state, names.len() as u64)).unwrap()]);
+        let path = folder.path().join(random.pick(&names));
         let mut bytes = std::fs::read(&path).unwrap();
         let used: Vec<_> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-        let at = used[usize::try_from(random(&mut state, used.len() as u64)).unwrap()];
+        let at = *random.pick(&used);
         let what = match round % 6 {
             0..4 => {
-                bytes[at] ^= 1 << random(&mut state, 8);
+                bytes[at] ^= 1 << random.below(8);
                 format!("a flipped bit at {at} of {}", path.display())
             }
             4 => {
@@ -424,7 +406,7 @@ async fn whatever_is_damaged_the_journal_opens_and_keeps_or_counts_every_batch()
         assert_eq!(again.kept, tally.kept, "{what}");
     }
     let evidence = serde_json::json!({
-        "fault": "damage", "mode": "journal", "seed": seed, "rounds": rounds,
+        "fault": "damage", "mode": "journal", "seed": random.seed, "rounds": rounds,
         "attempts": (expect.len() as u64 + 1) * rounds, "accepted": kept + lost, "refused": rounds, "lost": untold,
         "damaged_files": damaged_files, "kept": kept, "missing": lost,
         "resolved_again": resolved, "seconds": began.elapsed().as_secs(),

@@ -11,31 +11,12 @@ pub(in crate::queue) mod server;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use self::server::{Ablation, Body, Job, Request, Server, Verdict, fence};
+use crate::random::{Random, from_environment};
+
 use super::{BEGINNING, Epoch, Position, Producer, Run, Standing, ToSend};
 
 /// How many schedules the suite runs; `SEEDS` sets another number, `SEED` one schedule.
 const SCHEDULES: u64 = 10_000;
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-}
 
 /// A connection: what lies in the server's socket buffer, and what lies in the client's. It outlives the client's use
 /// of it: a stopped server executes later what it holds.
@@ -117,7 +98,7 @@ impl World {
     fn new(seed: u64, ablation: Ablation) -> World {
         let epoch = Epoch { number: 1, nonce: 11 };
         World {
-            random: Random(seed),
+            random: Random::new(seed),
             ablation,
             server: Server::default(),
             server_is_up: true,
@@ -347,7 +328,7 @@ impl World {
         if !self.server_is_up || self.connections.is_empty() {
             return;
         }
-        let index = self.random.below(self.connections.len() as u64) as usize;
+        let index = self.random.index(self.connections.len());
         let twice = self.fails && self.random.one_in(10);
         if self.server.refuses_writes {
             // Refused before the first write, as -OOM is: the client sees no success and gives the connection up.
@@ -553,11 +534,11 @@ fn check(seed: u64) {
 
 #[test]
 fn no_schedule_loses_or_doubles_a_job() {
-    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = from_environment("SEED") {
         return check(seed);
     }
-    let count = std::env::var("SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(SCHEDULES);
-    let first = std::env::var("FIRST_SEED").ok().and_then(|first| first.parse().ok()).unwrap_or(1);
+    let count = from_environment("SEEDS").unwrap_or(SCHEDULES);
+    let first = from_environment("FIRST_SEED").unwrap_or(1);
     (first..first + count).for_each(check);
     println!("{count} schedules from seed {first}");
 }

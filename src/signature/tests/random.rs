@@ -3,13 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::random::{Random, from_environment};
 use crate::signature::mac::MacKey;
 use crate::source;
 
 /// What the random test tries in place of a signature: right in form, nearly right, and nonsense.
 fn wrong(random: &mut Random, right: &str) -> String {
     let lengths = [20, 32, 48, 64, 71, 256];
-    let any_length = lengths[random.below(lengths.len())];
+    let any_length = lengths[random.index(lengths.len())];
     let prefix_end = right.find(['=', ',']).map_or(0, |index| index + 1);
     let prefix = &right[..prefix_end.min(right.len().saturating_sub(2))];
     match random.below(8) {
@@ -17,12 +18,12 @@ fn wrong(random: &mut Random, right: &str) -> String {
         1 => format!("{prefix}{}", STANDARD.encode(random.bytes(any_length))),
         2 => hex::encode(random.bytes(any_length)),
         3 => STANDARD.encode(random.bytes(any_length)),
-        4 => right[..random.below(right.len())].to_owned(),
+        4 => right[..random.index(right.len())].to_owned(),
         5 => format!("{right}{right}"),
         6 => right.chars().rev().collect(),
         _ => {
             let mut characters: Vec<char> = right.chars().collect();
-            let (one, other) = (random.below(characters.len()), random.below(characters.len()));
+            let (one, other) = (random.index(characters.len()), random.index(characters.len()));
             characters.swap(one, other);
             characters.into_iter().collect()
         }
@@ -31,7 +32,7 @@ fn wrong(random: &mut Random, right: &str) -> String {
 
 #[test]
 fn ten_thousand_wrong_signatures_verify_nothing() {
-    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_251_210);
+    let seed = from_environment("SEED").unwrap_or(20_251_210);
     println!("SEED={seed}");
     let samples: Vec<Sample> = fixture().requests;
     let names: Vec<_> = source::names().enumerate().collect();
@@ -49,7 +50,7 @@ fn ten_thousand_wrong_signatures_verify_nothing() {
                     for sample in schemes.values() {
                         verify_nothing(
                             sample,
-                            &mut Random(seed.wrapping_add(u64::try_from(*index).unwrap())),
+                            &mut Random::new(seed.wrapping_add(u64::try_from(*index).unwrap())),
                         );
                     }
                 }

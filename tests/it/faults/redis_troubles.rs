@@ -6,8 +6,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{Said, Site, finish};
-use crate::support::attempts::{Account, Random, from_environment};
+use crate::support::attempts::Account;
 use crate::support::fault_run::FaultRun;
+use crate::support::random::{Random, from_environment};
 use crate::support::redis_server::RedisServer;
 
 const CLIENTS: usize = 4;

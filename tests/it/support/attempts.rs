@@ -237,60 +237,6 @@ fn request(number: u64, padding: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Random numbers from a printed seed (splitmix64); `SEED` repeats a run.
-pub struct Random {
-    /// What it began with.
-    pub seed: u64,
-    state: u64,
-}
-
-/// A number that the environment sets.
-pub fn from_environment(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not `{value}`")))
-}
-
-/// How many rounds: `ROUNDS`, or this many.
-pub fn rounds(default: u64) -> u64 {
-    from_environment("ROUNDS").unwrap_or(default)
-}
-
-impl Random {
-    pub fn from_environment() -> Random {
-        let seed = from_environment("SEED").unwrap_or_else(|| uuid::Uuid::now_v7().as_u128() as u64);
-        println!("SEED={seed}");
-        Random::new(seed)
-    }
-
-    pub fn new(seed: u64) -> Random {
-        Random { seed, state: seed }
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    /// One of these.
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
-    }
-
-    /// A duration up to so many milliseconds.
-    pub fn moment(&mut self, limit_millis: u64) -> Duration {
-        Duration::from_millis(self.below(limit_millis))
-    }
-
-    /// One of a logarithmically even distribution: as many between 0.1 and 1 s as between 1 and 10 s.
-    pub fn log_moment(&mut self, from: Duration, to: Duration) -> Duration {
-        let part = self.below(1 << 32) as f64 / (1u64 << 32) as f64;
-        from.mul_f64((to.as_secs_f64() / from.as_secs_f64()).powf(part))
-    }
-}
-
 #[test]
 fn the_oracle_tells_lost_doubled_and_phantom_jobs_from_those_of_unknown_outcome() {
     let attempts = Attempts::default();

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::attempts::{Account, Random, rounds};
+use super::attempts::Account;
+use super::random::{Random, rounds};
 
 pub struct FaultRun {
     fault: &'static str,

@@ -8,6 +8,7 @@ use redis::{Connection, ConnectionLike};
 use super::*;
 use crate::queue::producer::simulation::server::{self, Verdict as Model};
 use crate::queue::redis::describe;
+use crate::random::Random;
 
 /// A redis-server that ends with the test.
 struct Server {
@@ -75,37 +76,18 @@ impl Drop for Server {
     }
 }
 
-/// Random numbers from a printed seed; `SEED` repeats a run.
-struct Random(u64);
+/// Small, or where Lua would print an exponent.
+fn number(random: &mut Random) -> u64 {
+    let base = if random.one_in(4) { 100_000_000_000_000 } else { 0 };
+    base + 1 + random.below(4)
+}
 
-impl Random {
-    fn from_environment() -> Random {
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| Uuid::now_v7().as_u128() as u64);
-        println!("SEED={seed}");
-        Random(seed)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    /// Small, or where Lua would print an exponent.
-    fn number(&mut self) -> u64 {
-        let base = if self.below(4) == 0 { 100_000_000_000_000 } else { 0 };
-        base + 1 + self.below(4)
-    }
-
-    fn marker(&mut self) -> Option<Marker> {
-        (self.below(8) > 0).then(|| Marker {
-            position: Position { epoch: self.number(), seq: self.number() },
-            nonce: u64::MAX - self.below(2),
-            prior: Position { epoch: self.below(3), seq: self.below(9) },
-        })
-    }
+fn random_marker(random: &mut Random) -> Option<Marker> {
+    (!random.one_in(8)).then(|| Marker {
+        position: Position { epoch: number(random), seq: number(random) },
+        nonce: u64::MAX - random.below(2),
+        prior: Position { epoch: random.below(3), seq: random.below(9) },
+    })
 }
 
 #[test]
@@ -119,8 +101,8 @@ fn the_scripts_decide_as_the_model() {
     let jobs = [1, 2, 3].map(|number| Document { bytes: format!("{{\"n\":{number}}}").into(), dedupe: None });
     let mut decided = std::collections::BTreeMap::new();
     for case in 0..3000 {
-        let before = random.marker();
-        let epoch = Epoch { number: random.number(), nonce: u64::MAX - random.below(2) };
+        let before = random_marker(&mut random);
+        let epoch = Epoch { number: number(&mut random), nonce: u64::MAX - random.below(2) };
         server.set_marker(&keys, before);
         let length = server.length(&keys);
         if random.below(3) == 0 {
@@ -138,7 +120,7 @@ fn the_scripts_decide_as_the_model() {
             *decided.entry("fence").or_insert(0) += 1;
             continue;
         }
-        let seq = random.number();
+        let seq = number(&mut random);
         let jobs = &jobs[..random.below(4) as usize];
         let may_split = random.below(2) == 0;
         let batch = Batch { producer: "p.0", epoch, seq, limit: 0, jobs, may_split };
