@@ -41,10 +41,10 @@ const SECRET: &str = "benchmark-secret";
 /// A part, ready to be called.
 type Part = Box<dyn FnMut()>;
 
-/// What the parts are called, and how each is prepared.
 /// Prepares a part.
 type Prepare = fn() -> Part;
 
+/// What the parts are called, and how each is prepared.
 const PARTS: [(&str, Prepare); 11] = [
     ("route", route),
     ("client address, no proxy", || address(false)),

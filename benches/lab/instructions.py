@@ -1,16 +1,15 @@
 """Instructions of the parts of a request's path, counted by valgrind: the same from run to run, however busy a machine is."""
 
-import pathlib
 import re
 import subprocess
 import tempfile
 
-from .machine import ENVIRONMENT, Failure, apt_install, say
+from .machine import ENVIRONMENT, Failure, say
 from .report import Section, table
 
 CALLS = 200
 TIMED_CALLS = 100_000
-# Large parts are fewer times measured.
+# Parts that take long are called fewer times.
 TIMED_LIMIT_NANOS = 200_000_000
 
 
@@ -45,7 +44,6 @@ def nanoseconds(program, part):
 
 def count(program):
     """Instructions a call, by part."""
-    apt_install(["valgrind"])
     counted = {}
     for part in parts_of(program):
         counted[part] = instructions(program, part)
@@ -54,7 +52,7 @@ def count(program):
 
 
 def scenario(lab):
-    program = pathlib.Path(lab.programs["parts"])
+    program = lab.programs["parts"]
     counted = count(program)
     rows, measurements = [], []
     for part, number in counted.items():

@@ -7,6 +7,9 @@ import time
 
 from .machine import ENVIRONMENT, Failure, cpu_nanos, wait_until
 
+# Unless a scenario is about their number.
+CONNECTIONS = 64
+
 WRK_SCRIPT = """
 wrk.method = "%(method)s"
 wrk.body = assert(io.open("%(body)s", "rb")):read("*a")
@@ -75,11 +78,11 @@ def closed_loop(server, request, connections, seconds):
     return finish(server, meter, result, slack=connections)
 
 
-def open_loop(server, request, rate, connections, seconds, *options, prefix=()):
+def open_loop(server, request, rate, connections, seconds, *options):
     """Our generator: so many orders a second, whether answers come or not."""
     body = server.folder / "order"
     body.write_bytes(request.body)
-    command = [*prefix, server.programs["open_loop"], "--address", server.address, "--path", request.path, "--body", body]
+    command = [server.programs["open_loop"], "--address", server.address, "--path", request.path, "--body", body]
     command += ["--rate", int(rate), "--connections", connections, "--seconds", seconds, *options]
     for name, value in request.headers.items():
         command += ["--header", f"{name}: {value}"]
