@@ -7,7 +7,7 @@ import tempfile
 from .machine import ENVIRONMENT, Failure, say
 from .report import Section, table
 
-CALLS = 200
+CALLS = 1000
 TIMED_CALLS = 100_000
 # Parts that take long are called fewer times.
 TIMED_LIMIT_NANOS = 200_000_000
