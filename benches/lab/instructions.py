@@ -1,4 +1,4 @@
-"""Instructions of the parts of a request's path, counted by valgrind: the same from run to run, however busy a machine is."""
+"""Instructions of the parts of a request's path, counted by valgrind: however busy a machine is, they hardly differ from run to run."""
 
 import re
 import subprocess
