@@ -46,7 +46,7 @@ def append(lab):
             bars += results.ratio_bar(what, names["numbered"], names[other], 0.75)
     head = [f"documents of {DOCUMENT_BYTES:,} bytes", "a second", "of XADD, nobody waits", "in a batch", "client CPU µs", "Redis CPU µs"]
     words = (
-        "Numbered batches through the gateway's own writer; the same from tasks with a pipeline of XADDs for a batch; and "
+        "Numbered batches through the gateway's own writer; the same from tasks, with a pipeline of XADDs for each batch; and "
         "pipelines as long as the numbered batches were, two on their way, for which nobody waits. CPU is for each document."
     )
     return Section("append", "The numbered append", words, [table(head, rows)], bars, problems, results.rows)
