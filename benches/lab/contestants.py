@@ -53,6 +53,10 @@ class Server:
         """Nothing is being answered, as far as the server says."""
         return True
 
+    def refusals(self):
+        """What was refused since the start, and why, as far as the server says."""
+        return ""
+
     def entries(self):
         """How many orders are stored. None if the server stores nothing."""
         return self.redis.ask("XLEN", self.stream) if self.redis else None
@@ -137,6 +141,11 @@ class Gateway(Server):
         text = get(self.private, "/metrics")[2].decode()
         values = (line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(name))
         return sum(map(float, values))
+
+    def refusals(self):
+        text = get(self.private, "/metrics")[2].decode()
+        outcomes = re.findall(r'^retrieve_requests_total{outcome="(\w+)",status="(\d+)"} (\d+)', text, re.MULTILINE)
+        return ", ".join(f"{count} × {status} {outcome}" for outcome, status, count in outcomes if status != "200" and count != "0")
 
     def is_idle(self):
         return self.metric("retrieve_requests_in_flight ") == 0 and self.metric("retrieve_connections_open ") == 0

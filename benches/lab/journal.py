@@ -54,9 +54,7 @@ def memory(lab):
             fill(server, 100_000, RATE)
             bring_back(server)
         figures = {"rss_kib": server.process.memory_kib(), "peak_kib": server.process.memory_kib("VmHWM")}
-        bad = sum(result["bad"] for result in server.loads)
-        if bad:
-            problems.append(f"{server.name}: {bad} requests were refused or failed")
+        load.require_acceptance(server, server.name, sum(result["bad"] for result in server.loads), problems)
         figures.update(load.count(server, problems) if server.loads else {})
         server.end()
         return name, figures

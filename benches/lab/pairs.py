@@ -34,8 +34,7 @@ def paired(lab, first, second):
             check(server, problems)
             result = load.closed_loop(server, make(server), CONNECTIONS, min(lab.seconds, SECONDS))
             results.add(name, number, result)
-            if result["bad"]:
-                problems.append(f"{name}: {result['bad']} requests were refused or failed")
+            load.require_acceptance(server, name, result["bad"], problems)
         last = [f"{row['name']} {row['per_second']:,.0f}" for row in results.rows[-2:]]
         say(f"pair {number} of {pairs}: {', '.join(last)} a second")
     load.wait_idle(server)

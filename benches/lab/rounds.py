@@ -30,8 +30,7 @@ def saturate(server, request, connections, seconds, problems):
     load.closed_loop(server, request, connections, 1)
     load.wait_idle(server)
     result = load.closed_loop(server, request, connections, seconds)
-    if result["bad"]:
-        problems.append(f"{server.name}: {result['bad']} requests were refused or failed")
+    load.require_acceptance(server, server.name, result["bad"], problems)
     result.update(load.count(server, problems))
     server.end()
     return result
