@@ -26,7 +26,7 @@ def fill(server, jobs, rate=10_000):
     request = server.request(bodies.ORDER)
     while (missing := int(jobs - server.metric("retrieve_journal_jobs "))) > 0:
         each_second = min(rate, missing)
-        load.open_loop(server, request, each_second, 64, max(1, missing // each_second))
+        load.open_loop(server, request, each_second, load.CONNECTIONS, max(1, missing // each_second))
 
 
 def bring_back(server):
@@ -87,7 +87,8 @@ def depth(lab):
         take_away(server)
         fill(server, jobs)
         request = server.request(bodies.ORDER)
-        figures = load.open_loop(server, request, STEADY_RATE, 64, STEADY_SECONDS)
+        figures = load.open_loop(server, request, STEADY_RATE, load.CONNECTIONS, STEADY_SECONDS)
+        load.require_acceptance(server, server.name, figures["bad"], problems)
         held = server.metric("retrieve_journal_jobs ")
         disk = sum(file.stat().st_size for file in (server.folder / "data").rglob("*") if file.is_file())
         server.end()
