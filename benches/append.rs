@@ -5,7 +5,7 @@
 //!
 //! - `numbered`: the gateway's own writer, as a request's path calls it: tasks hand over a document each and wait for
 //!   its receipt; what waits goes out as a numbered batch, which a script appends.
-//! - `plain`: the same tasks and batches, but each batch is a pipeline of XADDs. A pipeline whose answer gets lost is
+//! - `plain`: the same tasks and the same rule for batches, but each batch is a pipeline of XADDs. A pipeline whose answer gets lost is
 //!   lost or stored, and nobody knows which: that is what the numbers are for.
 //! - `pipelined`: nobody waits; pipelines of a given number of XADDs, two on their way.
 
@@ -24,7 +24,7 @@ use retrieve_gateway::queue::redis::target::Target;
 use retrieve_gateway::queue::redis::{Ack, JOB_FIELD, Keys, Redis, Settings, Trim};
 use retrieve_gateway::queue::{Health, Queue, lane};
 use retrieve_gateway::telemetry::queue::QueueMetrics;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -164,20 +164,25 @@ async fn plain(flags: &Flags, document: &Bytes) -> Result<Duration, Failure> {
     Ok(taken)
 }
 
-/// What is waiting goes out together, two batches on their way, as the gateway's writer does it.
+/// What is waiting goes out together, as the gateway's writer does it: a batch follows another one that is on its way when
+/// it is worth that.
 async fn write_batches(
     connection: MultiplexedConnection,
     mut receiver: mpsc::Receiver<Waiting>,
 ) -> Result<(), Failure> {
     let stream = Keys::of("default", 0).stream;
-    let window = Arc::new(Semaphore::new(WINDOW));
-    let mut sent = JoinSet::new();
-    loop {
-        let permit = Arc::clone(&window).acquire_owned().await?;
-        let mut batch = Vec::new();
-        if receiver.recv_many(&mut batch, lane::BATCH_LIMIT_JOBS).await == 0 {
-            break;
+    let (mut sent, mut waiting, mut is_open) = (JoinSet::new(), Vec::new(), true);
+    while is_open || !waiting.is_empty() || !sent.is_empty() {
+        let room = lane::BATCH_LIMIT_JOBS - waiting.len();
+        tokio::select! {
+            count = receiver.recv_many(&mut waiting, room), if is_open && room > 0 => is_open = count > 0,
+            Some(done) = sent.join_next() => done??,
         }
+        let may_follow = sent.len() < WINDOW && waiting.len() >= lane::ENOUGH_JOBS;
+        if waiting.is_empty() || !(sent.is_empty() || may_follow) {
+            continue;
+        }
+        let batch: Vec<Waiting> = std::mem::take(&mut waiting);
         let mut pipeline = redis::pipe();
         for (document, _) in &batch {
             pipeline.cmd("XADD").arg(&stream).arg("*").arg(JOB_FIELD).arg(document.as_ref());
@@ -188,15 +193,8 @@ async fn write_batches(
             for (_, settled) in batch {
                 let _ = settled.send(());
             }
-            drop(permit);
             Ok::<_, Failure>(())
         });
-        while let Some(done) = sent.try_join_next() {
-            done??;
-        }
-    }
-    while let Some(done) = sent.join_next().await {
-        done??;
     }
     Ok(())
 }

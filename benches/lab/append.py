@@ -5,11 +5,11 @@ import re
 import resource
 import subprocess
 
+from .contestants import STREAM
 from .machine import ENVIRONMENT, Failure, Redis, cpu_nanos, say
 from .report import Results, Section, significant, table
 
 DOCUMENT_BYTES = 2400
-STREAM = "retrieve:{default}:jobs"
 WAYS = {
     "numbered": "numbered, from tasks",
     "plain": "plain XADD, from the same tasks",
@@ -44,9 +44,9 @@ def append(lab):
         for other in ("plain", "pipelined"):
             what = f"numbered append, of {WAYS[other]}, {tasks} at once"
             bars += results.ratio_bar(what, names["numbered"], names[other], 0.75)
-    head = ["documents of 2,400 bytes", "a second", "of XADD, nobody waits", "in a batch", "client CPU µs", "Redis CPU µs"]
+    head = [f"documents of {DOCUMENT_BYTES:,} bytes", "a second", "of XADD, nobody waits", "in a batch", "client CPU µs", "Redis CPU µs"]
     words = (
-        "Numbered batches through the gateway's own writer; the same from tasks with a pipeline of XADDs for a batch; and "
+        "Numbered batches through the gateway's own writer; the same from tasks, with a pipeline of XADDs for each batch; and "
         "pipelines as long as the numbered batches were, two on their way, for which nobody waits. CPU is for each document."
     )
     return Section("append", "The numbered append", words, [table(head, rows)], bars, problems, results.rows)

@@ -7,16 +7,18 @@ import json
 
 from .machine import ROOT
 
+ORDER_BYTES = 2048
 ORDER = (ROOT / "benches/order.json").read_bytes()
 XML_ORDER = (ROOT / "benches/order.xml").read_bytes()
+SIZES = (ORDER_BYTES, 20_000, 200_000)
 SECRET = "benchmark-secret"
 
 
 def json_order(size_bytes):
     """An order of exactly this size: the one of benches/order.json, or as many of them as it takes."""
-    if size_bytes == len(ORDER):
+    if size_bytes == ORDER_BYTES:
         return ORDER
-    copies = max(1, size_bytes // (len(ORDER) + 64) - 1)
+    copies = size_bytes // (ORDER_BYTES + 64) - 1
     body = b'{"orders":[' + b",".join([ORDER.strip()] * copies) + b'],"note":"%s"}'
     return body % (b"x" * (size_bytes - len(body) + 2))
 
@@ -29,6 +31,6 @@ def shopify_headers(body):
 
 def check():
     """Sizes are exact and the JSON is JSON."""
-    for size in (2048, 20_000, 200_000):
+    for size in SIZES:
         assert len(json_order(size)) == size and json.loads(json_order(size))
-    assert len(ORDER) == len(XML_ORDER) == 2048
+    assert len(XML_ORDER) == ORDER_BYTES

@@ -53,6 +53,10 @@ class Server:
         """Nothing is being answered, as far as the server says."""
         return True
 
+    def refusals(self):
+        """What was refused since the start, and why, as far as the server says."""
+        return ""
+
     def entries(self):
         """How many orders are stored. None if the server stores nothing."""
         return self.redis.ask("XLEN", self.stream) if self.redis else None
@@ -108,7 +112,7 @@ class Gateway(Server):
         self.start_gateway()
         return self
 
-    def start_gateway(self, until_ready=True):
+    def start_gateway(self):
         queue = f"redis://127.0.0.1:{self.redis.port}" if self.redis else f"embedded:{self.folder}/data"
         environment = {
             "RETRIEVE_LISTEN": "127.0.0.1:0",
@@ -125,13 +129,9 @@ class Gateway(Server):
         pattern = r" listening .*?public=(\S+).*? private=(\S+)"
         found = lambda: self.process.logged(pattern)
         self.address, self.private = wait_until("the gateway's start", found, 60, 0.005, self.process)
-        if until_ready:
-            self.until_ready()
+        wait_until("the gateway's readiness", lambda: get(self.private, "/ready")[0] == 200, 60, 0.005, self.process)
         self.start_seconds = time.monotonic() - began
         self.idle_kib = self.process.memory_kib()
-
-    def until_ready(self):
-        wait_until("the gateway's readiness", lambda: get(self.private, "/ready")[0] == 200, 60, 0.005, self.process)
 
     def request(self, body, integration="bench", headers=None):
         return Request(f"/integration/{integration}", body, headers={"content-type": "application/json", **(headers or {})})
@@ -141,6 +141,11 @@ class Gateway(Server):
         text = get(self.private, "/metrics")[2].decode()
         values = (line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(name))
         return sum(map(float, values))
+
+    def refusals(self):
+        text = get(self.private, "/metrics")[2].decode()
+        outcomes = re.findall(r'^retrieve_requests_total{outcome="(\w+)",status="(\d+)"} (\d+)', text, re.MULTILINE)
+        return ", ".join(f"{count} × {status} {outcome}" for outcome, status, count in outcomes if status != "200" and count != "0")
 
     def is_idle(self):
         return self.metric("retrieve_requests_in_flight ") == 0 and self.metric("retrieve_connections_open ") == 0
@@ -318,15 +323,14 @@ def versions(node):
     found = {
         "wrk": machine.version_of("wrk", "--version"),
         "redis-server": machine.version_of("redis-server", "--version"),
-        "webdis": debian_version("webdis"),
+        # It doesn't say its version.
+        "webdis": machine.version_of("dpkg-query", "-W", "-f", "${Version}", "webdis"),
         "nginx": machine.version_of("nginx", "-v"),
         "node": machine.version_of("node", "--version"),
+        "valgrind": machine.version_of("valgrind", "--version"),
     }
     for name in ("fastify", "ioredis"):
         package = node / "node_modules" / name / "package.json"
         found[name] = json.loads(package.read_text())["version"] if package.exists() else "missing"
     return ", ".join(f"{name} {version}" for name, version in found.items() if version not in ("missing", "unknown"))
 
-
-def debian_version(package):
-    return machine.version_of("dpkg-query", "-W", "-f", "${Version}", package)

@@ -3,19 +3,19 @@
 import time
 
 from . import bodies, load
+from .bodies import ORDER_BYTES
 from .contestants import Gateway
 from .machine import get, wait_until
 from .report import Bar, Section, mib, milliseconds, significant, table
 from .rounds import measure
 
-ORDER_BYTES = 2048
 RATE = 4000
 
 
 def take_away(server):
     """Takes Redis away, and waits until the gateway knows."""
     server.redis.kill()
-    request = server.request(bodies.json_order(ORDER_BYTES))
+    request = server.request(bodies.ORDER)
     load.open_loop(server, request, 100, 8, 1)
     note = lambda: b"outage journal" in get(server.private, "/ready")[2]
     wait_until("the outage", note, process=server.process)
@@ -23,10 +23,10 @@ def take_away(server):
 
 def fill(server, jobs, rate=10_000):
     """Sends orders at a fixed rate until so many lie in the journal."""
-    request = server.request(bodies.json_order(ORDER_BYTES))
+    request = server.request(bodies.ORDER)
     while (missing := int(jobs - server.metric("retrieve_journal_jobs "))) > 0:
         each_second = min(rate, missing)
-        load.open_loop(server, request, each_second, 64, max(1, missing // each_second))
+        load.open_loop(server, request, each_second, load.CONNECTIONS, max(1, missing // each_second))
 
 
 def bring_back(server):
@@ -39,7 +39,7 @@ def bring_back(server):
 
 
 def memory(lab):
-    body = bodies.json_order(ORDER_BYTES)
+    body = bodies.ORDER
     items = [name for name in ("idle", "saturated, 256 connections", "100,000 orders journaled") if lab.wants(name)]
 
     def one(name, problems):
@@ -54,9 +54,7 @@ def memory(lab):
             fill(server, 100_000, RATE)
             bring_back(server)
         figures = {"rss_kib": server.process.memory_kib(), "peak_kib": server.process.memory_kib("VmHWM")}
-        bad = sum(result["bad"] for result in server.loads)
-        if bad:
-            problems.append(f"{server.name}: {bad} requests were refused or failed")
+        load.require_acceptance(server, server.name, sum(result["bad"] for result in server.loads), problems)
         figures.update(load.count(server, problems) if server.loads else {})
         server.end()
         return name, figures
@@ -88,8 +86,9 @@ def depth(lab):
         server = Gateway(lab.shop, lab.programs, settings=settings, name=f"gateway, {name} in the journal").start()
         take_away(server)
         fill(server, jobs)
-        request = server.request(bodies.json_order(ORDER_BYTES))
-        figures = load.open_loop(server, request, STEADY_RATE, 64, STEADY_SECONDS)
+        request = server.request(bodies.ORDER)
+        figures = load.open_loop(server, request, STEADY_RATE, load.CONNECTIONS, STEADY_SECONDS)
+        load.require_acceptance(server, server.name, figures["bad"], problems)
         held = server.metric("retrieve_journal_jobs ")
         disk = sum(file.stat().st_size for file in (server.folder / "data").rglob("*") if file.is_file())
         server.end()

@@ -216,9 +216,9 @@ def get(address, path):
 class Redis:
     """A redis-server without persistence unless options say otherwise, and a connection to it."""
 
-    def __init__(self, folder, *options, port=None):
+    def __init__(self, folder, *options):
         self.folder, self.options = folder, options
-        self.port = port or free_port()
+        self.port = free_port()
         self.start()
 
     def start(self):

@@ -57,8 +57,12 @@ class Lab:
     only: list
 
     def wants(self, name):
-        """Whether --only names it, by a part of its name."""
-        return not self.only or any(part in name for part in self.only)
+        return is_wanted(name, self.only)
+
+
+def is_wanted(name, only):
+    """Whether --only names it, by a part of its name."""
+    return not only or any(part in name for part in only)
 
 
 def arguments():
@@ -80,8 +84,8 @@ def arguments():
 
 def install(names, only):
     """What the chosen scenarios need."""
-    packages = ["wrk", "redis-server"]
-    wanted = lambda name: "throughput" in names and (not only or any(part in name for part in only))
+    packages = ["wrk", "redis-server"] + (["valgrind"] if "instructions" in names else [])
+    wanted = lambda name: "throughput" in names and is_wanted(name, only)
     if wanted(contestants.Webdis.name):
         packages.append("webdis")
     if wanted(contestants.NginxLua.name):
@@ -100,44 +104,41 @@ def main():
     names = chosen.scenario or list(SCENARIOS)
     only = [part for part in chosen.only.split(",") if part]
     bodies.check()
-    sections = []
+    sections, is_failed = [], False
     try:
         node = install(names, only)
-        programs = machine.build("bare_hyper", "open_loop", "append", "parts")
-        programs["node"] = node
+        programs = {**machine.build("bare_hyper", "open_loop", "append", "parts"), "node": node}
+        # Taken now, because a commit may be made while it runs.
         hardware, commit = machine.describe()
-        versions = contestants.versions(node)
-        today = datetime.date.today().isoformat()
+        facts = {
+            "date": datetime.date.today().isoformat(),
+            "commit": commit,
+            "settings": f"--rounds {chosen.rounds} --seconds {chosen.seconds}",
+            "machine": hardware,
+            "versions": contestants.versions(node),
+        }
         with Workshop() as shop:
             lab = Lab(shop, programs, chosen.seconds, chosen.rounds, only)
             for name in names:
                 say(f"--- {name}")
-                sections.append(SCENARIOS[name](lab))
+                try:
+                    sections.append(SCENARIOS[name](lab))
+                except Failure as failure:
+                    # What the others measured in hours isn't lost by that.
+                    say(f"FAILED: {name}:", failure)
+                    is_failed = True
+                    shop.clear()
+        if chosen.write:
+            report.write(sections, facts)
     except Failure as failure:
         say("FAILED:", failure)
         return 2
     except KeyboardInterrupt:
         return 130
-    facts = {
-        "machine": hardware,
-        "commit": commit,
-        "versions": versions,
-        "date": today,
-        "seconds": chosen.seconds,
-        "rounds": chosen.rounds,
-    }
-    about = f"*{today}, commit {commit}: {chosen.rounds} rounds of {chosen.seconds} s; {hardware}; {versions}.*"
-    if chosen.json:
-        print(report.as_json(sections, facts))
-    else:
-        for section in sections:
-            print(f"## {section.title}\n\n{section.markdown()}\n")
-        print(about)
-    if chosen.write:
-        report.write(sections, about)
+    print(report.as_json(sections, facts) if chosen.json else report.as_markdown(sections, facts))
     for section in sections:
         for problem in section.problems:
-            say("FAILED:", problem)
-    if any(section.problems for section in sections):
+            say(f"FAILED: {section.key}:", problem)
+    if is_failed or any(section.problems for section in sections):
         return 2
     return 0 if all(bar.is_met for section in sections for bar in section.bars) else 1

@@ -3,14 +3,14 @@
 import os
 
 from . import bodies, load
+from .bodies import ORDER_BYTES
 from .contestants import Gateway
 from .journal import bring_back, fill, take_away
+from .load import CONNECTIONS
 from .machine import Failure, say
 from .report import Bar, Results, Section, mib, milliseconds, table
 from .rounds import in_turn
 
-CONNECTIONS = 64
-ORDER_BYTES = 2048
 SHARES = (25, 50, 75)
 SATURATION_SECONDS = 3
 
@@ -27,7 +27,7 @@ secrets = ["env:SECRET"]
 
 
 def matrix(lab):
-    order, document = bodies.json_order(ORDER_BYTES), bodies.XML_ORDER
+    order, document = bodies.ORDER, bodies.XML_ORDER
     headers = bodies.shopify_headers(order)
     plain = lambda server: server.request(order)
     signed = lambda server: server.request(order, headers=headers)
@@ -138,7 +138,7 @@ def overload(lab):
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise Failure("overload needs two cores")
-    body = bodies.json_order(ORDER_BYTES)
+    body = bodies.ORDER
     results, problems = Results(), []
     for number in range(lab.rounds):
         for queue in ("redis", "embedded"):

@@ -1,12 +1,12 @@
 """Two kinds of requests to one process, in short loads that alternate: what differs by a few per cent shows only so."""
 
 from . import bodies, load
+from .bodies import ORDER_BYTES
 from .contestants import Gateway
+from .load import CONNECTIONS
 from .machine import say
 from .report import Results, Section, significant, table
 
-CONNECTIONS = 64
-ORDER_BYTES = 2048
 SECONDS = 2
 PAIRS_PER_ROUND = 5
 INTEGRATIONS = """
@@ -34,8 +34,7 @@ def paired(lab, first, second):
             check(server, problems)
             result = load.closed_loop(server, make(server), CONNECTIONS, min(lab.seconds, SECONDS))
             results.add(name, number, result)
-            if result["bad"]:
-                problems.append(f"{name}: {result['bad']} requests were refused or failed")
+            load.require_acceptance(server, name, result["bad"], problems)
         last = [f"{row['name']} {row['per_second']:,.0f}" for row in results.rows[-2:]]
         say(f"pair {number} of {pairs}: {', '.join(last)} a second")
     load.wait_idle(server)
@@ -68,21 +67,21 @@ def section(key, title, words, results, problems, base, name, limit):
 
 
 def signature(lab):
-    body = bodies.json_order(ORDER_BYTES)
+    body = bodies.ORDER
     # Both send the same bytes, so that nothing but the work differs.
     headers = bodies.shopify_headers(body)
     unsigned = ("unsigned", lambda server: server.request(body, "plain", headers))
     signed = ("signature verified", lambda server: server.request(body, "signed", headers))
     results, problems = paired(lab, unsigned, signed)
-    words = "An order of 2,048 bytes with Shopify's headers, to an integration that verifies the signature and to one that doesn't."
+    words = f"An order of {ORDER_BYTES:,} bytes with Shopify's headers, to an integration that verifies the signature and to one that doesn't."
     return section("signature", "Signature", words, results, problems, unsigned[0], signed[0], 0.90)
 
 
 def xml(lab):
-    plain, document = bodies.json_order(ORDER_BYTES), bodies.XML_ORDER
+    plain, document = bodies.ORDER, bodies.XML_ORDER
     headers = {"content-type": "application/xml"}
     json = ("JSON", lambda server: server.request(plain, "plain"))
     converted = ("XML", lambda server: server.request(document, "plain/xml", headers))
     results, problems = paired(lab, json, converted)
-    words = "An order of 2,048 bytes as JSON, and one of 2,048 bytes as XML by the route `/xml`, which is converted and kept beside the JSON."
+    words = f"An order of {ORDER_BYTES:,} bytes as JSON, and one of as many bytes as XML by the route `/xml`, which is converted and kept beside the JSON."
     return section("xml", "XML", words, results, problems, json[0], converted[0], 0.80)

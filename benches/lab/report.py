@@ -109,17 +109,17 @@ class Results:
         ratios = self.ratios(name, base, column)
         return statistics.median(ratios) if ratios else None
 
-    def shown_ratio(self, name, base, column="per_second"):
-        ratios = self.ratios(name, base, column)
+    def shown_ratio(self, name, base):
+        ratios = self.ratios(name, base)
         if not ratios:
             return "-"
         spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
         return f"{statistics.median(ratios):.2f}{spread}"
 
-    def ratio_bar(self, what, name, base, limit, at_least=True, column="per_second"):
-        """A bar on a ratio. None if one of the two wasn't measured."""
-        value = self.ratio(name, base, column)
-        return [] if value is None else [Bar(what, value, limit, at_least)]
+    def ratio_bar(self, what, name, base, limit):
+        """A bar on a ratio, in a list: an empty one if one of the two wasn't measured."""
+        value = self.ratio(name, base)
+        return [] if value is None else [Bar(what, value, limit)]
 
     def counts(self):
         """The table of exact counts."""
@@ -133,7 +133,16 @@ class Results:
         return table(["stored, warm-up included", "answered 200", "entries", "most uncounted in a round", "allowed"], rows)
 
 
-def write(sections, about):
+def about(facts):
+    """How the figures came about, in one line."""
+    return f"*{facts['date']}, commit {facts['commit']}, `{facts['settings']}`; {facts['machine']}; {facts['versions']}.*"
+
+
+def as_markdown(sections, facts):
+    return "\n\n".join([f"## {section.title}\n\n{section.markdown()}" for section in sections] + [about(facts)])
+
+
+def write(sections, facts):
     """Puts each section between its markers in docs/performance.md."""
     page = PAGE.read_text()
     for section in sections:
@@ -141,7 +150,7 @@ def write(sections, about):
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(page):
             raise Failure(f"{PAGE.name} has no {begin} … {end}")
-        text = f"{begin}\n{section.markdown()}\n\n{about}\n{end}"
+        text = f"{begin}\n{section.markdown()}\n\n{about(facts)}\n{end}"
         page = pattern.sub(lambda _: text, page)
     PAGE.write_text(page)
 

@@ -13,11 +13,10 @@ def in_turn(items, round_number):
 
 
 def measure(lab, items, one):
-    """Measures each item in each round by `one(item)`, which returns a name and figures. Returns results and problems."""
+    """Measures each item in each round by `one(item, problems)`, which returns a name and figures. Returns results and problems."""
     results, problems = Results(), []
-    order = [item for item in items]
     for number in range(lab.rounds):
-        for item in in_turn(order, number):
+        for item in in_turn(items, number):
             name, figures = one(item, problems)
             lab.shop.clear()
             results.add(name, number + 1, figures)
@@ -26,13 +25,12 @@ def measure(lab, items, one):
     return results, problems
 
 
-def saturate(lab, server, request, connections, seconds, problems):
+def saturate(server, request, connections, seconds, problems):
     """A fresh server under wrk: a second to warm up, then the measurement, then the count."""
     load.closed_loop(server, request, connections, 1)
     load.wait_idle(server)
     result = load.closed_loop(server, request, connections, seconds)
-    if result["bad"]:
-        problems.append(f"{server.name}: {result['bad']} requests were refused or failed")
+    load.require_acceptance(server, server.name, result["bad"], problems)
     result.update(load.count(server, problems))
     server.end()
     return result

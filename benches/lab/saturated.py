@@ -1,12 +1,12 @@
 """Closed loops: each connection sends its next order as soon as the last one is answered."""
 
 from . import bodies
+from .bodies import ORDER_BYTES, SIZES
 from .contestants import QUIET, BareHyper, Fastify, Gateway, NginxLua, Webdis
+from .load import CONNECTIONS
 from .report import Bar, Section, mib, milliseconds, significant, table
 from .rounds import measure, saturate
 
-CONNECTIONS = 64
-ORDER_BYTES = 2048
 
 
 def field(lab):
@@ -28,12 +28,12 @@ def field(lab):
 
 
 def throughput(lab):
-    body = bodies.json_order(ORDER_BYTES)
+    body = bodies.ORDER
 
     def one(item, problems):
         name, make = item
         server = make().start()
-        return name, saturate(lab, server, server.request(body), CONNECTIONS, lab.seconds, problems)
+        return name, saturate(server, server.request(body), CONNECTIONS, lab.seconds, problems)
 
     results, problems = measure(lab, field(lab), one)
     ours = "gateway, Redis"
@@ -77,16 +77,20 @@ def table_of(results, base=None):
     return table(head, rows)
 
 
+def ours_and_bare(lab):
+    """What is measured in more ways than one."""
+    return [item for item in field(lab) if item[0] in ("bare hyper", "gateway, Redis", "gateway, embedded")]
+
+
 def connections(lab):
-    body = bodies.json_order(ORDER_BYTES)
-    makers = [item for item in field(lab) if item[0] in ("bare hyper", "gateway, Redis", "gateway, embedded")]
-    items = [(name, make, number) for number in (1, 8, 64, 256) for name, make in makers]
+    body = bodies.ORDER
+    items = [(name, make, number) for number in (1, 8, 64, 256) for name, make in ours_and_bare(lab)]
 
     def one(item, problems):
         name, make, number = item
         server = make().start()
         server.name = f"{name}, {number}"
-        return server.name, saturate(lab, server, server.request(body), number, lab.seconds, problems)
+        return server.name, saturate(server, server.request(body), number, lab.seconds, problems)
 
     results, problems = measure(lab, items, one)
     words = f"An order of {ORDER_BYTES:,} bytes over 1, 8, 64 and 256 connections."
@@ -94,8 +98,7 @@ def connections(lab):
 
 
 def sizes(lab):
-    makers = [item for item in field(lab) if item[0] in ("bare hyper", "gateway, Redis", "gateway, embedded")]
-    items = [(name, make, size) for size in (2048, 20_000, 200_000) for name, make in makers]
+    items = [(name, make, size) for size in SIZES for name, make in ours_and_bare(lab)]
 
     def one(item, problems):
         name, make, size = item
@@ -103,16 +106,16 @@ def sizes(lab):
         server.name = f"{name}, {size:,} bytes"
         # What is stored of large orders lies in memory, in redis-server's.
         seconds = lab.seconds if size < 100_000 else min(lab.seconds, 4)
-        result = saturate(lab, server, server.request(bodies.json_order(size)), CONNECTIONS, seconds, problems)
+        result = saturate(server, server.request(bodies.json_order(size)), CONNECTIONS, seconds, problems)
         return server.name, result
 
     results, problems = measure(lab, items, one)
-    words = f"{CONNECTIONS} connections; orders of 2,048, 20,000 and 200,000 bytes (these for 4 s at the most)."
+    words = f"{CONNECTIONS} connections; orders of {', '.join(f'{size:,}' for size in SIZES)} bytes (the largest for 4 s at the most)."
     return Section("sizes", "Sizes", words, [table_of(results), results.counts()], [], problems, results.rows)
 
 
 def shards(lab):
-    body = bodies.json_order(ORDER_BYTES)
+    body = bodies.ORDER
 
     def one(number, problems):
         name = f"{number} stream" + ("s" if number > 1 else "")
@@ -122,7 +125,7 @@ def shards(lab):
         if number > 1:
             keys = [f"retrieve:{{default.{shard}}}:jobs" for shard in range(number)]
             server.entries = lambda: sum(server.redis.ask("XLEN", key) for key in keys)
-        return name, saturate(lab, server, server.request(body), CONNECTIONS, lab.seconds, problems)
+        return name, saturate(server, server.request(body), CONNECTIONS, lab.seconds, problems)
 
     results, problems = measure(lab, [1, 2, 4, 8], one)
     words = (
@@ -145,7 +148,7 @@ def scale_configuration(integrations, entries):
 
 
 def scale(lab):
-    body = bodies.json_order(ORDER_BYTES)
+    body = bodies.ORDER
     small = "10 integrations, 10 entries"
     items = [(10, 10), (10_000, 10), (1_000_000, 10), (10, 100_000), (1_000_000, 100_000)]
 
@@ -157,7 +160,7 @@ def scale(lab):
         server = Gateway(lab.shop, lab.programs, settings=settings, name=name)
         server.integrations = scale_configuration(integrations, entries)
         server.start()
-        result = saturate(lab, server, server.request(body), CONNECTIONS, lab.seconds, problems)
+        result = saturate(server, server.request(body), CONNECTIONS, lab.seconds, problems)
         return name, {**result, "start_s": server.start_seconds, "idle_kib": server.idle_kib}
 
     results, problems = measure(lab, items, one)
