@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::admission::allowlist::Rule;
 use crate::payload::Payload;
+use crate::payload::search::json_stop;
 use crate::signature::Verifier;
 
 /// The version of the document; a change of meaning raises it.
@@ -227,9 +228,11 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(index) = rest.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\') {
+    loop {
+        let index = json_stop(rest, 0);
         out.extend_from_slice(&rest[..index]);
-        match rest[index] {
+        let Some(stop) = rest.get(index) else { break };
+        match *stop {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
@@ -241,7 +244,6 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
         }
         rest = &rest[index + 1..];
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

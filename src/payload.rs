@@ -8,6 +8,7 @@ mod limits;
 pub mod media_type;
 pub mod multipart;
 pub mod ndjson;
+pub(crate) mod search;
 #[cfg(test)]
 mod tests;
 pub mod text;

@@ -4,6 +4,8 @@
 //! to be counted in a pass before it: the two together are half as fast. It is held against `serde_json` by the tests and
 //! the fuzz target `json`.
 
+use crate::payload::search::json_stop;
+
 /// Section 2: the only characters that may stand between tokens.
 pub const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
@@ -242,12 +244,11 @@ fn digits(text: &[u8], at: usize) -> Scanned {
 fn string(text: &[u8], at: usize) -> Scanned {
     let mut at = at + 1;
     loop {
-        at = skip_plain(text, at);
+        at = json_stop(text, at);
         match byte(text, at)? {
             b'"' => return Ok(at + 1),
             b'\\' => at = escape(text, at)?,
-            0..=0x1F => return fault(at, Wrong::ControlCharacter),
-            _ => at += 1,
+            _ => return fault(at, Wrong::ControlCharacter),
         }
     }
 }
@@ -266,23 +267,4 @@ fn escape(text: &[u8], at: usize) -> Scanned {
         }
         _ => fault(at, Wrong::Escape),
     }
-}
-
-/// Goes on to the first quote, backslash or control character, eight bytes at a time; fewer than eight bytes before the
-/// end of the text it stops where it is.
-fn skip_plain(text: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::MAX / 0xFF;
-    const HIGH_BITS: u64 = ONES << 7;
-    // Sets the high bit of every byte below `limit`, and perhaps of bytes above (behind) such a one, which don't count.
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH_BITS;
-    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    while let Some(chunk) = text.get(at..).and_then(|rest| rest.first_chunk()) {
-        let word = u64::from_le_bytes(*chunk);
-        let found = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += size_of::<u64>();
-    }
-    at
 }

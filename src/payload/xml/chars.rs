@@ -1,4 +1,4 @@
-//! Character classes of XML 1.0 (fifth edition, sections 2.2 and 2.3) and of JSON strings.
+//! Character classes of XML 1.0 (fifth edition, sections 2.2 and 2.3).
 
 /// Starts a name (ASCII part).
 pub const NAME_START: u8 = 1;
@@ -6,14 +6,10 @@ pub const NAME_START: u8 = 1;
 pub const NAME: u8 = 1 << 1;
 /// White space between markup: space, tab, CR and LF.
 pub const SPACE: u8 = 1 << 2;
-/// Needs a look in character data: `<`, `&`, CR, and `]` for the forbidden `]]>`.
-pub const TEXT_STOP: u8 = 1 << 3;
 /// Needs a look in an attribute value: quotes, `<`, `&`, and the white space that becomes a space.
-pub const VALUE_STOP: u8 = 1 << 4;
-/// Escaped in a JSON string.
-pub const JSON_ESCAPE: u8 = 1 << 5;
+pub const VALUE_STOP: u8 = 1 << 3;
 /// A byte of a character beyond ASCII.
-pub const WIDE: u8 = 1 << 6;
+pub const WIDE: u8 = 1 << 4;
 
 const CLASSES: [u8; 256] = classes();
 
@@ -25,13 +21,8 @@ const fn classes() -> [u8; 256] {
             b'A'..=b'Z' | b'a'..=b'z' | b'_' | b':' => NAME_START | NAME,
             b'0'..=b'9' | b'-' | b'.' => NAME,
             b' ' => SPACE,
-            b'\t' | b'\n' => SPACE | VALUE_STOP | JSON_ESCAPE,
-            b'\r' => SPACE | VALUE_STOP | JSON_ESCAPE | TEXT_STOP,
-            b'<' | b'&' => TEXT_STOP | VALUE_STOP,
-            b']' => TEXT_STOP,
-            b'"' => VALUE_STOP | JSON_ESCAPE,
-            b'\'' => VALUE_STOP,
-            b'\\' | ..0x20 => JSON_ESCAPE,
+            b'\t' | b'\n' | b'\r' => SPACE | VALUE_STOP,
+            b'<' | b'&' | b'"' | b'\'' => VALUE_STOP,
             0x80.. => WIDE,
             _ => 0,
         };

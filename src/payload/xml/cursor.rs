@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::payload::search::xml_text_stop;
 use crate::payload::xml::XmlError;
 use crate::payload::xml::chars;
 
@@ -70,6 +71,14 @@ impl<'a> Cursor<'a> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         let distance = rest.iter().position(|&byte| chars::is(byte, classes));
         self.at += distance.unwrap_or(rest.len());
+        self.peek(0)
+    }
+
+    /// Moves to the next byte that needs a look in character data, or to the end, and returns that
+    /// byte.
+    #[inline]
+    pub fn find_text_stop(&mut self) -> Option<u8> {
+        self.at = xml_text_stop(self.text.as_bytes(), self.at);
         self.peek(0)
     }
 

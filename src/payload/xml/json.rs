@@ -1,6 +1,6 @@
 //! Writes a tree as compact JSON (RFC 8259), in one pass and without recursion.
 
-use crate::payload::xml::chars;
+use crate::payload::search::json_stop;
 use crate::payload::xml::tree::{NONE, Node, Tree};
 use crate::payload::xml::{Root, XmlError, XmlLimits, XmlOptions};
 
@@ -140,8 +140,8 @@ fn is_array(head: &Node) -> bool {
 /// Appends `text` with as few escapes as RFC 8259 section 7 allows.
 fn escape(out: &mut String, text: &str) {
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| chars::is(byte, chars::JSON_ESCAPE)) {
-        let (plain, tail) = rest.split_at_checked(at).unwrap_or_default();
+    loop {
+        let (plain, tail) = rest.split_at_checked(json_stop(rest.as_bytes(), 0)).unwrap_or_default();
         out.push_str(plain);
         let mut characters = tail.chars();
         match characters.next() {
@@ -151,9 +151,8 @@ fn escape(out: &mut String, text: &str) {
             Some(quoted @ ('"' | '\\')) => out.extend(['\\', quoted]),
             // Only a prefix or text key of the options can hold other control characters.
             Some(control) => out.push_str(&format!("\\u{:04x}", u32::from(control))),
-            None => {}
+            None => return,
         }
         rest = characters.as_str();
     }
-    out.push_str(rest);
 }

@@ -40,8 +40,10 @@ pub struct Names<'a> {
     numbers: Numbers<'a>,
 }
 
+/// Room is made at first for so many names, which an order seldom has more of.
+const NAMES: usize = 28;
+
 /// The keys of the JSON, each with a number.
-#[derive(Default)]
 struct Numbers<'a> {
     of: HashMap<Cow<'a, str>, u32, RandomState>,
     keys: Vec<Key<'a>>,
@@ -64,9 +66,12 @@ impl<'a> Names<'a> {
     pub fn new(options: &'a XmlOptions) -> Self {
         Self {
             options,
-            elements: HashMap::default(),
+            elements: HashMap::with_capacity_and_hasher(NAMES, RandomState::default()),
             attributes: HashMap::default(),
-            numbers: Numbers::default(),
+            numbers: Numbers {
+                of: HashMap::with_capacity_and_hasher(NAMES, RandomState::default()),
+                keys: Vec::with_capacity(NAMES),
+            },
         }
     }
 

@@ -210,7 +210,7 @@ impl<'a> Parser<'a> {
     fn read_text(&mut self) -> Result<(), XmlError> {
         let mut start = self.cursor.offset();
         loop {
-            match self.cursor.find_class(chars::TEXT_STOP) {
+            match self.cursor.find_text_stop() {
                 Some(b']') => {
                     if self.cursor.starts_with("]]>") {
                         return self.fail("`]]>` is not allowed in text");

@@ -71,6 +71,15 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Cuts white space from the start. Most texts begin with a letter or a digit.
+#[inline]
+fn trim_start(text: &str) -> &str {
+    match text.as_bytes().first() {
+        Some(first) if first.is_ascii_graphic() => text,
+        _ => text.trim_start(),
+    }
+}
+
 /// Builds a [`Tree`] in one pass over the document.
 pub struct Builder<'a> {
     options: &'a XmlOptions,
@@ -149,10 +158,11 @@ impl<'a> Builder<'a> {
         };
         let keep = self.options.keep_whitespace;
         let is_leading = !keep && open.text.first == NONE;
-        let run = if is_leading { run.trim_start() } else { run };
+        let trimmed = trim_start(run);
+        let run = if is_leading { trimmed } else { run };
         if !run.is_empty() {
             let piece = self.texts.add_run(&mut open.text, run);
-            if keep || !run.trim_start().is_empty() {
+            if keep || !trimmed.is_empty() {
                 open.text.last_solid = piece;
             }
         }
