@@ -35,8 +35,8 @@ pub struct Embedded {
 
 impl Embedded {
     /// Opens the queue in a folder, which is made if it is missing (readable by its owner alone). Jobs are refused while
-    /// those that aren't acknowledged have `limit_bytes` or more. Redb's pages take about twice the bytes of documents of
-    /// 2 KB (measured: 1.8), and the disk holds up to two files beyond them.
+    /// those that aren't acknowledged have `limit_bytes` or more. On the disk documents of 2.4 KB take 1.2 times their bytes
+    /// where many come together, and 1.6 times where each comes alone (measured); up to two files come on top.
     ///
     /// # Errors
     /// Another gateway has the folder, or it can't be read or written.
