@@ -12,7 +12,7 @@ use crate::support::attempts::Attempts;
 use crate::support::client::{exchange, get, post};
 use crate::support::process::GatewayProcess;
 use crate::support::random::Random;
-use crate::support::redis_server::RedisServer;
+use crate::support::redis_server::{RedisServer, STREAM};
 use crate::support::{eventually, eventually_within};
 
 /// Freezes and kills take longer than the three quarters of this that Redis has, and a busy machine's fsync less.
@@ -158,10 +158,21 @@ async fn a_redis_that_lost_jobs_gets_them_again_and_what_is_gone_for_good_is_cou
     // Emptied as a replica is that never heard of the jobs: the gateway still holds what it was told is there.
     redis.command(&["FLUSHALL"]).await;
     assert_eq!(send(&gateway, 10).await, 200);
-    eventually("everything is back", || async {
-        (numbers(&redis.jobs("default").await) == (0..=10).collect::<Vec<_>>()).then_some(())
-    })
-    .await;
+    let is_back = async || {
+        eventually("everything is back", || async {
+            (numbers(&redis.jobs("default").await) == (0..=10).collect::<Vec<_>>()).then_some(())
+        })
+        .await;
+    };
+    is_back().await;
+    // The stream alone is gone, or made anew for a group. Without a webhook the gateway sees that, too.
+    for makes_anew in [false, true] {
+        redis.command(&["DEL", STREAM]).await;
+        if makes_anew {
+            redis.command(&["XGROUP", "CREATE", STREAM, "workers", "0", "MKSTREAM"]).await;
+        }
+        is_back().await;
+    }
     assert_eq!(metric(&gateway, "retrieve_redis_losses_total").await, 0.0);
 
     // After a restart it holds nothing any more, but still knows what Redis should have.

@@ -10,7 +10,7 @@ pub(in crate::queue) mod server;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use self::server::{Ablation, Body, Job, Request, Server, Verdict, fence};
+use self::server::{Ablation, Body, Job, Request, Server, Verdict};
 use crate::random::{Random, from_environment};
 
 use super::{BEGINNING, Epoch, Position, Producer, Run, Standing, ToSend};
@@ -163,7 +163,8 @@ impl World {
             18 => self.server.refuses_writes = self.random.one_in(2),
             19 => self.server_is_up = !self.random.one_in(3),
             20 if self.random.one_in(30) => self.lose_marker(),
-            21 if self.random.one_in(20) => self.wipe(),
+            21 if self.random.one_in(20) => self.server.wipe(),
+            21 if self.random.one_in(20) => self.server.lose_stream(),
             22 => self.note_confirmed(),
             _ => self.work(),
         }
@@ -240,7 +241,8 @@ impl World {
             return;
         }
         let mut settled = Vec::new();
-        let standing = self.producer.resume(self.server.marker, |jobs| settled.push(jobs));
+        let standing =
+            self.producer.resume(self.server.sound_marker(self.ablation), |jobs| settled.push(jobs));
         settled.into_iter().for_each(|jobs| self.answer(jobs, Answer::Accepted));
         let without_identity =
             self.ablation == Ablation::JournalWithoutIdentity && self.producer.journaled_len() > 0;
@@ -263,10 +265,8 @@ impl World {
         }
         let epoch = Epoch { number: self.disk.epoch, nonce: self.disk.epoch * 11 };
         self.producer.begin_epoch(epoch);
-        let is_empty = self.server.stream.is_empty();
-        let marker = fence(self.server.marker, epoch).expect("no epoch outranks the one on the disk");
-        self.server.history.push_back((self.server.stream.len(), self.server.marker));
-        self.server.marker = Some(marker);
+        let begun = self.server.begin_epoch(epoch);
+        let (marker, is_empty) = begun.expect("no epoch outranks the one on the disk");
         if self.fails && self.random.one_in(4) {
             self.current = None;
             return;
@@ -468,22 +468,13 @@ impl World {
         self.current = None;
         if self.random.one_in(2) {
             let back = self.random.below(self.server.history.len() as u64 + 1);
-            for _ in 0..back {
-                let (len, marker) = self.server.history.pop_back().unwrap();
-                self.server.stream.truncate(len);
-                self.server.marker = marker;
-            }
+            self.server.forget(back);
         }
     }
 
     fn lose_marker(&mut self) {
-        self.server.marker = None;
-        self.server.history.clear();
+        self.server.lose_marker();
         self.was_marker_lost = true;
-    }
-
-    fn wipe(&mut self) {
-        self.server = Server { refuses_writes: self.server.refuses_writes, ..Server::default() };
     }
 
     fn answer(&mut self, jobs: Body, answer: Answer) {
@@ -553,6 +544,7 @@ fn without_any_one_rule_some_schedule_goes_wrong() {
         Ablation::NotCumulative,
         Ablation::GapsAccepted,
         Ablation::NoPreviousPosition,
+        Ablation::StreamUnwatched,
     ] {
         let found = (1..=SCHEDULES).find_map(|seed| {
             let findings = World::new(seed, ablation).run();

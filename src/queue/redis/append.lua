@@ -6,7 +6,8 @@
 -- Lua hashes every byte that it is given, which costs Redis more than appending them. So a batch can be one transaction:
 -- this script with its first job, which renames the stream if the batch is to be appended; an XADD NOMKSTREAM to that other
 -- name for each further job, which does nothing where the script refused or failed; and a RENAMENX back.
--- A marker: "epoch number nonce prior-epoch prior-number last-entry time". Numbers are compared as numbers and stored
+-- A marker: "epoch number nonce prior-epoch prior-number last-entry time"; the last entry is 0-0 before the first one, and - behind
+-- a fence that found the stream emptied. Numbers are compared as numbers and stored
 -- as the strings that came in, because Lua prints large ones in exponent form.
 local marker = redis.call('HGET', KEYS[2], ARGV[1])
 if not marker then return {'unknown'} end
@@ -14,12 +15,13 @@ local epoch, number, nonce, prior, last = string.match(marker, '^(%d+) (%d+) (%x
 local is_same = tonumber(ARGV[2]) == tonumber(epoch)
 if tonumber(ARGV[2]) < tonumber(epoch) or (is_same and ARGV[3] ~= nonce) then return {'fenced'} end
 if not is_same then return {'gap'} end
-if tonumber(ARGV[4]) <= tonumber(number) then return {'duplicate'} end
-if tonumber(ARGV[4]) ~= tonumber(number) + 1 then return {'gap'} end
 local kind = redis.call('TYPE', KEYS[1])['ok']
 if kind ~= 'stream' and kind ~= 'none' then
     return redis.error_reply('WRONGTYPE the key ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a stream')
 end
+if is_emptied(KEYS[1], last) then return {'emptied'} end
+if tonumber(ARGV[4]) <= tonumber(number) then return {'duplicate'} end
+if tonumber(ARGV[4]) ~= tonumber(number) + 1 then return {'gap'} end
 local limit = tonumber(ARGV[6])
 if limit > 0 and redis.call('XLEN', KEYS[1]) >= limit then return {'full'} end
 local stream = KEYS[1]
@@ -36,10 +38,13 @@ local jobs = 9 + 3 * tonumber(ARGV[8])
 for i = 1, tonumber(ARGV[8]) do
     local at = 9 + 3 * (i - 1)
     if not redis.call('SET', KEYS[3 + i], ARGV[at + 1], 'NX', 'PX', ARGV[at + 2]) then
-        local place = tonumber(ARGV[at])
-        repeats[jobs + place] = true
-        reply[#reply + 1] = ARGV[at]
-        reply[#reply + 1] = redis.call('GET', KEYS[3 + i])
+        local first = redis.call('GET', KEYS[3 + i])
+        -- A job that marked the delivery itself comes again only because the stream lost it.
+        if first ~= ARGV[at + 1] then
+            repeats[jobs + tonumber(ARGV[at])] = true
+            reply[#reply + 1] = ARGV[at]
+            reply[#reply + 1] = first
+        end
     end
 end
 for i = jobs, #ARGV do

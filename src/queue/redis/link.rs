@@ -133,7 +133,7 @@ impl Link {
     }
 
     /// What happens next. Dropping the future loses nothing.
-    pub async fn next(&mut self, keys: &Keys) -> LinkEvent {
+    pub async fn next(&mut self, keys: &Keys, producer: &str) -> LinkEvent {
         let broken = |error: &dyn std::fmt::Display| LinkEvent::Broken(error.to_string());
         match self {
             Link::Resting(pause) => {
@@ -156,7 +156,7 @@ impl Link {
                 Ok(connection) => LinkEvent::Noted(connection),
                 Err(error) => broken(&error),
             },
-            Link::Up(up) => up.next(keys).await,
+            Link::Up(up) => up.next(keys, producer).await,
             Link::Fenced => std::future::pending().await,
         }
     }
@@ -179,7 +179,7 @@ impl Up {
         self.expected.push_back((expected, Instant::now()));
     }
 
-    async fn next(&mut self, keys: &Keys) -> LinkEvent {
+    async fn next(&mut self, keys: &Keys, producer: &str) -> LinkEvent {
         loop {
             let answer_until =
                 self.expected.front().map(|(_, since)| *since + self.socket.response_timeout());
@@ -191,7 +191,7 @@ impl Up {
                 () = tokio::time::sleep_until(answer_until.unwrap_or(self.probe_at)) => match answer_until {
                     Some(_) => Some(LinkEvent::Broken("timed out".to_owned())),
                     None => {
-                        self.put(&script::probe(keys), Expected::Probe);
+                        self.put(&script::probe(keys, producer), Expected::Probe);
                         self.put(&script::touch(keys), Expected::Touch);
                         self.put(&ask_policy(), Expected::Policy);
                         None
@@ -228,7 +228,8 @@ impl Up {
             },
             Expected::Probe => match reply.extract_error().and_then(|kind| require_stream(keys, kind)) {
                 Err(error) => Some(broken(&error)),
-                Ok(()) => None,
+                Ok(Stream::Emptied) => Some(LinkEvent::Answered(Verdict::Emptied)),
+                Ok(Stream::Sound) => None,
             },
             Expected::Touch => reply.extract_error().err().map(|error| broken(&error)),
             Expected::Policy => {
@@ -256,7 +257,7 @@ async fn greet(
     }
     let marker = script::marker(script::read_marker(keys, producer).query_async(connection).await?)?;
     // Written after the marker was read, so that the confirmation holds for what the marker speaks of.
-    require_stream(keys, connection.write(script::probe(keys)).await?)?;
+    let stream = require_stream(keys, connection.write(script::probe(keys, producer)).await?)?;
     script::touch(keys).query_async::<()>(connection).await?;
     if may_split {
         for command in script::try_transaction(keys) {
@@ -267,7 +268,8 @@ async fn greet(
             Ok(_) | Err(_) => {}
         }
     }
-    Ok(marker)
+    // A marker that speaks of what isn't there says nothing: an epoch must begin.
+    Ok(marker.filter(|_| stream == Stream::Sound))
 }
 
 /// Waits for what is going on, if anything is.
@@ -278,11 +280,21 @@ pub async fn finish<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
+/// What the probe says of the stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Sound,
+    /// It lost what the marker speaks of.
+    Emptied,
+}
+
 /// Whatever else lies under the stream's name is in the way.
-fn require_stream(keys: &Keys, kind: Value) -> Result<(), RedisError> {
+fn require_stream(keys: &Keys, kind: Value) -> Result<Stream, RedisError> {
     let kind: String = redis::from_redis_value(kind)?;
-    if matches!(kind.as_str(), "stream" | "none") {
-        return Ok(());
+    match kind.as_str() {
+        "stream" | "none" => return Ok(Stream::Sound),
+        "emptied" => return Ok(Stream::Emptied),
+        _ => {}
     }
     let what = format!("the key {} holds a {kind}, not a stream", keys.stream);
     Err((redis::ErrorKind::UnexpectedReturnType, "wrong type", what).into())

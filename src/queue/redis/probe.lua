@@ -1,6 +1,7 @@
--- Learns whether this user may do on this server what the other scripts do, without touching the stream.
+-- Learns whether this user may do on this server what the other scripts do, without touching the stream. Says what kind of
+-- key the stream is; `emptied` if it lost what the producer's marker speaks of.
 -- KEYS: the probe's stream, the producers' markers, the probe's repeat, the stream, another name for the
--- probe's stream. ARGV: the time.
+-- probe's stream. ARGV: the time, the producer's field.
 -- Redis doesn't say which command of a script it forbids, so each is tried by itself.
 local commands = {
     {'XADD', KEYS[1], 'MAXLEN', 1, '*', 'at', ARGV[1]},
@@ -27,5 +28,9 @@ for _, command in ipairs(commands) do
         end
         return reply
     end
+end
+if reply['ok'] == 'stream' or reply['ok'] == 'none' then
+    local last = string.match(redis.call('HGET', KEYS[2], ARGV[2]) or '', '^%d+ %d+ %x+ %d+ %d+ (%S+)')
+    if last and is_emptied(KEYS[4], last) then return 'emptied' end
 end
 return reply['ok']

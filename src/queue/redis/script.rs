@@ -19,17 +19,17 @@ struct Script {
 }
 
 macro_rules! script {
-    ($file:literal) => {
+    ($($file:literal),+) => {
         Script {
-            code: include_str!($file),
-            sha1: LazyLock::new(|| hex::encode(Sha1::digest(include_str!($file)))),
+            code: concat!($(include_str!($file)),+),
+            sha1: LazyLock::new(|| hex::encode(Sha1::digest(concat!($(include_str!($file)),+)))),
         }
     };
 }
 
-static APPEND: Script = script!("append.lua");
-static FENCE: Script = script!("fence.lua");
-static PROBE: Script = script!("probe.lua");
+static APPEND: Script = script!("stream.lua", "append.lua");
+static FENCE: Script = script!("stream.lua", "fence.lua");
+static PROBE: Script = script!("stream.lua", "probe.lua");
 static MOVE: Script = script!("move.lua");
 static TRIM: Script = script!("trim.lua");
 
@@ -77,6 +77,8 @@ pub enum Verdict {
     Full,
     /// The marker isn't where it should be: it must be read again.
     OutOfStep,
+    /// The stream lost what the marker speaks of: an epoch must begin.
+    Emptied,
     /// Another process writes under this identity.
     Fenced,
 }
@@ -255,6 +257,7 @@ pub fn verdict(reply: Value) -> Result<Verdict, RedisError> {
         }
         "duplicate" => Ok(Verdict::Duplicate),
         "full" => Ok(Verdict::Full),
+        "emptied" => Ok(Verdict::Emptied),
         "fenced" => Ok(Verdict::Fenced),
         "gap" | "unknown" => Ok(Verdict::OutOfStep),
         _ => Err(unexpected()),
@@ -268,7 +271,7 @@ pub enum Fence {
     Begun {
         /// The last batch before it.
         prior: Position,
-        /// Whether there is nothing on the stream.
+        /// Whether the stream lost all, or never held anything.
         is_stream_empty: bool,
     },
     /// A later epoch has begun, or this one with another nonce.
@@ -327,11 +330,11 @@ pub fn marker(reply: Value) -> Result<Option<Marker>, RedisError> {
     }))
 }
 
-/// Tries what the scripts do.
-pub fn probe(keys: &Keys) -> Cmd {
+/// Tries what the scripts do, and looks at the stream.
+pub fn probe(keys: &Keys, producer: &str) -> Cmd {
     let mut command = PROBE.call(5);
     command.arg(&keys.probe).arg(&keys.producers).arg(keys.seen("probe")).arg(&keys.stream);
-    command.arg(format!("{}:open", keys.probe)).arg(now_seconds());
+    command.arg(format!("{}:open", keys.probe)).arg(now_seconds()).arg(producer);
     command
 }
 

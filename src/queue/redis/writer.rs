@@ -226,7 +226,7 @@ impl RedisWriter {
         let may_follow = is_sending && !self.must_wait() && self.on_their_way() < WINDOW;
         let awaits_job = self.waiting.first_arrival().is_none() && !self.is_closed && !is_sending;
         tokio::select! {
-            event = self.link.next(&self.keys), if self.compared.is_none() => Event::Link(event),
+            event = self.link.next(&self.keys, &self.field), if self.compared.is_none() => Event::Link(event),
             result = finish(&mut self.writing) => {
                 self.writing = None;
                 Event::Written(result)

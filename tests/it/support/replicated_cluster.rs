@@ -81,6 +81,13 @@ impl ReplicatedCluster {
         }
         give(self.slot, to, &self.shards.iter().map(|shard| &shard.master).collect::<Vec<_>>()).await;
         self.owner = next;
+        // Until its replica has them, the only copy of the keys is the new owner's: killing it would be Redis's loss.
+        let moved = replication_offset(&to.server, "master_repl_offset").await.unwrap();
+        eventually_within(60, "the replica has the slot's keys", || async {
+            let replica = &self.shards[next].replica.server;
+            replication_offset(replica, "slave_repl_offset").await.filter(|offset| *offset >= moved)
+        })
+        .await;
     }
 
     /// Waits until each shard has a master and a replica that follows it. Which is which may have changed by itself: on a
@@ -101,6 +108,12 @@ impl ReplicatedCluster {
             }
         }
     }
+}
+
+async fn replication_offset(server: &RedisServer, name: &str) -> Option<u64> {
+    let info: String =
+        redis::from_redis_value(server.try_command(&["INFO", "replication"]).await.ok()?).ok()?;
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok())
 }
 
 async fn node() -> Node {

@@ -104,9 +104,20 @@ fn the_scripts_decide_as_the_model() {
         let before = random_marker(&mut random);
         let epoch = Epoch { number: number(&mut random), nonce: u64::MAX - random.below(2) };
         server.set_marker(&keys, before);
+        match random.below(4) {
+            0 => redis::cmd("DEL").arg(&keys.stream).exec(&mut server.connection).unwrap(),
+            1 => redis::cmd("XADD")
+                .arg(&keys.stream)
+                .arg("*")
+                .arg("a")
+                .arg("b")
+                .exec(&mut server.connection)
+                .unwrap(),
+            _ => {}
+        }
         let length = server.length(&keys);
         if random.below(3) == 0 {
-            let expect = server::fence(before, epoch);
+            let expect = server::fence(before, length == 0, epoch);
             let reply = fence(&keys, "p.0", epoch).query(&mut server.connection).unwrap();
             match (fence_verdict(reply).unwrap(), expect) {
                 (Fence::Fenced, None) => assert_eq!(server.marker(&keys), before, "{case}"),
@@ -125,13 +136,14 @@ fn the_scripts_decide_as_the_model() {
         let may_split = random.below(2) == 0;
         let batch = Batch { producer: "p.0", epoch, seq, limit: 0, jobs, may_split };
         let verdict = append_to(&mut server, &keys, &batch).unwrap();
-        let model = server::decide(before, epoch, seq);
+        let model = server::decide(before, length == 0, epoch, seq);
         let (name, expect) = match model {
             Model::Appended => ("appended", Verdict::Appended(Vec::new())),
             Model::Duplicate => ("duplicate", Verdict::Duplicate),
             Model::Fenced => ("fenced", Verdict::Fenced),
             Model::Gap => ("gap", Verdict::OutOfStep),
             Model::Unknown => ("unknown", Verdict::OutOfStep),
+            Model::Emptied => ("emptied", Verdict::Emptied),
         };
         assert_eq!(verdict, expect, "{case}: {before:?} {epoch:?} {seq}");
         let (after, appended) = match (model, before) {
@@ -146,7 +158,7 @@ fn the_scripts_decide_as_the_model() {
         *decided.entry(name).or_insert(0) += 1;
     }
     println!("{decided:?}");
-    assert_eq!(decided.len(), 6, "every decision came up: {decided:?}");
+    assert_eq!(decided.len(), 7, "every decision came up: {decided:?}");
 }
 
 /// A marker that batches with these numbers follow.

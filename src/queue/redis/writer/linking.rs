@@ -45,6 +45,9 @@ impl RedisWriter {
             LinkEvent::Answered(Verdict::OutOfStep) => {
                 self.go_down("Redis doesn't follow the numbers; comparing".to_owned());
             }
+            LinkEvent::Answered(Verdict::Emptied) => {
+                self.go_down("the stream lost what it held; comparing".to_owned());
+            }
             LinkEvent::Answered(Verdict::Full) => {
                 self.is_full = true;
                 self.go_down("the stream holds as many entries as it may (RETRIEVE_STREAM_LIMIT)".to_owned());
