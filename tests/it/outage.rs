@@ -12,7 +12,7 @@ use crate::support::attempts::Attempts;
 use crate::support::client::{exchange, get, post};
 use crate::support::process::GatewayProcess;
 use crate::support::random::Random;
-use crate::support::redis_server::{RedisServer, STREAM};
+use crate::support::redis_server::{RedisServer, STREAM, without_a_file};
 use crate::support::{eventually, eventually_within};
 
 /// Freezes and kills take longer than the three quarters of this that Redis has, and a busy machine's fsync less.
@@ -199,6 +199,25 @@ async fn a_redis_that_lost_jobs_gets_them_again_and_what_is_gone_for_good_is_cou
         (numbers(&redis.jobs("default").await) == [11, 12]).then_some(())
     })
     .await;
+}
+
+/// Longer than what was confirmed is held while Redis is there: a failover may take its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_comes_back_empty_after_a_long_time_gets_what_it_had_confirmed() {
+    let folder = TempDir::new().unwrap();
+    let mut redis = RedisServer::start_with(without_a_file).await;
+    let gateway = GatewayProcess::start(&folder, &[("RETRIEVE_QUEUE", redis.url().as_str()), TIMEOUT]).await;
+    for number in 0..10 {
+        assert_eq!(send(&gateway, number).await, 200);
+    }
+    redis.kill();
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    redis.restart().await;
+    eventually("everything is back", || async {
+        (numbers(&redis.jobs("default").await) == (0..10).collect::<Vec<_>>()).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&gateway, "retrieve_redis_losses_total").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

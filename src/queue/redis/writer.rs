@@ -37,7 +37,7 @@ const READ_AHEAD: u64 = 8;
 /// Confirmed batches are kept up to so many bytes, for a server that comes back without them.
 const TAIL_LIMIT_BYTES: usize = 8 << 20;
 
-/// After so many notes without a change the tail is dropped: a server that lags behind by so much has lost it anyway.
+/// After so many notes without a change, from a server that is there, the tail is dropped: a server that lags behind by so much has lost it anyway.
 const TAIL_NOTES: u32 = 10;
 
 /// How often what the server confirmed is noted on the disk, and what it has of the journal is removed from there.
@@ -438,7 +438,8 @@ impl RedisWriter {
     fn note(&mut self) -> Option<Changing> {
         let (resolved_below, promised) = (self.producer.resolved_below(), self.producer.promised());
         if self.noted == (resolved_below, promised) {
-            self.quiet_notes += 1;
+            // While a server is away it doesn't replicate what it confirmed last; what comes back may lack it.
+            self.quiet_notes = if self.can_send() { self.quiet_notes + 1 } else { 0 };
             if self.quiet_notes == TAIL_NOTES {
                 self.producer.forget_tail();
             }
