@@ -277,7 +277,7 @@ impl RedisWriter {
                 let Some(batch) = self.waiting.take_batch() else { return };
                 self.freeze(batch);
             }
-        } else if self.producer.has_backlog() || self.waiting.first_arrival().is_some_and(is_late) {
+        } else if self.must_follow_backlog() || self.waiting.first_arrival().is_some_and(is_late) {
             for _ in 0..WRITE_LIMIT_BATCHES {
                 let Some(batch) = self.waiting.take_batch() else { return };
                 if self.open_journal().is_some() {
@@ -310,6 +310,12 @@ impl RedisWriter {
 
     fn can_send(&self) -> bool {
         matches!(self.link, Link::Up(_))
+    }
+
+    /// Whether what comes now has to go behind older batches, into the journal. Where none takes it, it can wait while those
+    /// are being sent.
+    fn must_follow_backlog(&self) -> bool {
+        self.producer.has_backlog() && (self.open_journal().is_some() || !self.can_send())
     }
 
     fn has_room(&self) -> bool {
@@ -356,7 +362,7 @@ impl RedisWriter {
     /// Batches that wait too long, or stand behind others in the journal, go there as well.
     fn move_to_journal(&mut self) {
         let Some(oldest) = self.producer.oldest_waiters() else { return };
-        let is_due = self.producer.has_backlog() || self.is_in_trouble() || Instant::now() >= oldest.deadline;
+        let is_due = self.must_follow_backlog() || self.is_in_trouble() || Instant::now() >= oldest.deadline;
         if self.must_wait() || !is_due {
             return;
         }
