@@ -6,10 +6,12 @@
 //! though its outcome wasn't called unknown, is a *phantom*. Each rule of the protocol can be taken away ([`Ablation`]); then the
 //! oracle must find something.
 
+mod oracle;
 pub(in crate::queue) mod server;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use self::oracle::{Account, Answer, Findings};
 use self::server::{Ablation, Body, Job, Request, Server, Verdict};
 use crate::random::{Random, from_environment};
 
@@ -37,24 +39,6 @@ struct Disk {
     next_place: u64,
 }
 
-/// What the shop was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Open,
-    Accepted,
-    Refused,
-    /// Refused, and told that it may be there nevertheless.
-    Unconfirmed,
-    /// The process died before it answered.
-    Unanswered,
-}
-
-struct Account {
-    answer: Answer,
-    /// Every batch that it ever was in, by position.
-    positions: Vec<Position>,
-}
-
 struct World {
     random: Random,
     ablation: Ablation,
@@ -76,22 +60,6 @@ struct World {
     /// [`Ablation::NewEpochBeforeJournal`]: what is sent when the new epoch has nothing more to send.
     held_back: Vec<Request>,
     fails: bool,
-}
-
-/// What went wrong, in words.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Findings {
-    lost: Vec<Job>,
-    doubled: Vec<Job>,
-    phantoms: Vec<Job>,
-    stuck: bool,
-    disordered: bool,
-}
-
-impl Findings {
-    fn are_none(&self) -> bool {
-        *self == Findings::default()
-    }
 }
 
 impl World {
@@ -475,46 +443,6 @@ impl World {
     fn lose_marker(&mut self) {
         self.server.lose_marker();
         self.was_marker_lost = true;
-    }
-
-    fn answer(&mut self, jobs: Body, answer: Answer) {
-        for job in jobs {
-            let account = self.accounts.get_mut(&job).unwrap();
-            if account.answer == Answer::Open {
-                account.answer = answer;
-            }
-        }
-    }
-
-    fn findings(mut self) -> Findings {
-        let mut counts: HashMap<Job, usize> = HashMap::new();
-        self.server.stream.iter().for_each(|job| *counts.entry(*job).or_default() += 1);
-        let mut findings = Findings { stuck: !self.is_drained(), ..Findings::default() };
-        let mut jobs: Vec<_> = std::mem::take(&mut self.accounts).into_iter().collect();
-        jobs.sort_by_key(|(job, _)| *job);
-        for (job, account) in jobs {
-            let count = counts.get(&job).copied().unwrap_or(0);
-            if account.answer == Answer::Accepted && count == 0 && !self.was_reported(&account) {
-                findings.lost.push(job);
-            }
-            if count > 1 && !self.was_marker_lost {
-                findings.doubled.push(job);
-            }
-            if account.answer == Answer::Refused && count > 0 {
-                findings.phantoms.push(job);
-            }
-        }
-        // Jobs are numbered as they came: the first appearance of each is in that order, unless a server forgot.
-        let in_order = self.server.stream.windows(2).all(|pair| pair[0] < pair[1]);
-        findings.disordered = !in_order && !self.was_marker_lost;
-        findings
-    }
-
-    fn was_reported(&self, account: &Account) -> bool {
-        let within = |position: &Position| {
-            self.reported.iter().any(|(reached, until)| reached < position && position <= until)
-        };
-        account.positions.iter().any(within)
     }
 }
 

@@ -6,20 +6,18 @@
 -- Lua hashes every byte that it is given, which costs Redis more than appending them. So a batch can be one transaction:
 -- this script with its first job, which renames the stream if the batch is to be appended; an XADD NOMKSTREAM to that other
 -- name for each further job, which does nothing where the script refused or failed; and a RENAMENX back.
--- A marker: "epoch number nonce prior-epoch prior-number last-entry time"; the last entry is 0-0 before the first one, and - behind
--- a fence that found the stream emptied. Numbers are compared as numbers and stored
--- as the strings that came in, because Lua prints large ones in exponent form.
+-- A marker: "epoch number nonce prior-epoch prior-number last-entry time". The last entry is 0-0 before the first one, and -
+-- behind a fence that found the stream emptied. Numbers are compared as numbers and stored as the strings that came in,
+-- because Lua prints large ones in exponent form.
 local marker = redis.call('HGET', KEYS[2], ARGV[1])
 if not marker then return {'unknown'} end
 local epoch, number, nonce, prior, last = string.match(marker, '^(%d+) (%d+) (%x+) (%d+ %d+) (%S+)')
 local is_same = tonumber(ARGV[2]) == tonumber(epoch)
 if tonumber(ARGV[2]) < tonumber(epoch) or (is_same and ARGV[3] ~= nonce) then return {'fenced'} end
 if not is_same then return {'gap'} end
-local kind = redis.call('TYPE', KEYS[1])['ok']
-if kind ~= 'stream' and kind ~= 'none' then
-    return redis.error_reply('WRONGTYPE the key ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a stream')
-end
-if is_emptied(KEYS[1], last) then return {'emptied'} end
+local kind, wrong = stream_kind(KEYS[1])
+if wrong then return wrong end
+if is_emptied(KEYS[1], kind, last) then return {'emptied'} end
 if tonumber(ARGV[4]) <= tonumber(number) then return {'duplicate'} end
 if tonumber(ARGV[4]) ~= tonumber(number) + 1 then return {'gap'} end
 local limit = tonumber(ARGV[6])

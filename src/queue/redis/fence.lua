@@ -3,11 +3,9 @@
 -- Says the position of the last batch before the epoch, and whether nothing is there of this producer: where the stream lost
 -- all, that position is the beginning. A fence is no batch: the position before an epoch in which nothing was appended is the
 -- position before that epoch's fence.
-local kind = redis.call('TYPE', KEYS[1])['ok']
-if kind ~= 'stream' and kind ~= 'none' then
-    return redis.error_reply('WRONGTYPE the key ' .. KEYS[1] .. ' holds a ' .. kind .. ', not a stream')
-end
-local lacks_all = is_empty(KEYS[1])
+local kind, wrong = stream_kind(KEYS[1])
+if wrong then return wrong end
+local lacks_all = is_empty(KEYS[1], kind)
 local marker = redis.call('HGET', KEYS[2], ARGV[1])
 local prior, last = '0 0', '0-0'
 if marker then

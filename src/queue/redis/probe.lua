@@ -29,8 +29,7 @@ for _, command in ipairs(commands) do
         return reply
     end
 end
-if reply['ok'] == 'stream' or reply['ok'] == 'none' then
-    local last = string.match(redis.call('HGET', KEYS[2], ARGV[2]) or '', '^%d+ %d+ %x+ %d+ %d+ (%S+)')
-    if last and is_emptied(KEYS[4], last) then return 'emptied' end
-end
-return reply['ok']
+local kind = reply['ok']
+if kind ~= 'stream' and kind ~= 'none' then return kind end
+local last = string.match(redis.call('HGET', KEYS[2], ARGV[2]) or '', '^%d+ %d+ %x+ %d+ %d+ (%S+)')
+return last and is_emptied(KEYS[4], kind, last) and 'emptied' or kind

@@ -30,7 +30,7 @@ macro_rules! script {
 static APPEND: Script = script!("stream.lua", "append.lua");
 static FENCE: Script = script!("stream.lua", "fence.lua");
 static PROBE: Script = script!("stream.lua", "probe.lua");
-static MOVE: Script = script!("move.lua");
+static MOVE: Script = script!("stream.lua", "move.lua");
 static TRIM: Script = script!("trim.lua");
 
 impl Script {
