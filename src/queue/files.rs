@@ -13,6 +13,7 @@
 //!   jobs were refused. Otherwise it is a crash in the middle of a commit, or jobs that were answered 200 and would be gone
 //!   without a word; so what is whole of the last commit is kept as that of a damaged file is.
 
+mod disk;
 mod folder;
 mod opening;
 mod salvage;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Builder, Database, DatabaseError, TableDefinition, WriteTransaction};
 
+use self::disk::{Disk, take_room, write_ahead};
 pub use self::folder::{Folder, OpenError, drop_cache};
 pub use self::opening::Moment;
 pub use self::salvage::{Loss, Salvage, guarded};
@@ -48,7 +50,7 @@ pub enum LastCommit {
 
 /// Opens a file on this machine's disk, and checks all of it.
 pub fn open_on_disk() -> OpenFile {
-    Arc::new(|path, last_commit| builder(last_commit).create(path))
+    Arc::new(|path, last_commit| builder(last_commit).create_with_backend(Disk::open(path)?))
 }
 
 /// How a file is opened.
@@ -179,6 +181,23 @@ impl Files {
         prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
     ) -> Result<(u32, Arc<Database>), OpenError> {
         self.finish(self.make(prepare)?)
+    }
+
+    /// The same, with so much room written ahead, if the disk has it: what is committed there is synced sooner.
+    ///
+    /// # Errors
+    /// The file can't be made.
+    pub fn create_ahead(
+        &self,
+        room_bytes: u64,
+        prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
+    ) -> Result<(u32, Arc<Database>), OpenError> {
+        let made = self.make(prepare)?;
+        if let Err(error) = write_ahead(&made.path, room_bytes) {
+            let _ = fs::remove_file(&made.path);
+            return Err(self.file_error(made.generation, &error));
+        }
+        self.finish(made)
     }
 
     /// Makes a file and fills it, for later: room that is taken now is there when the disk is full.
@@ -320,15 +339,4 @@ pub fn prepare_with(
     transaction.open_table(SPARE)?.remove("filler")?;
     transaction.commit()?;
     Ok(())
-}
-
-/// Has the disk keep room for all of a file's length: redb leaves holes in it, which a full disk wouldn't fill.
-fn take_room(path: &Path) -> io::Result<()> {
-    let file = fs::File::options().write(true).open(path)?;
-    let length = file.metadata()?.len();
-    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
-        // Not every file system can.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-        result => Ok(result?),
-    }
 }

@@ -22,7 +22,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// A new file is begun when the active one holds a sixteenth of the limit, within these bounds: small enough that what
 /// is acknowledged is soon removed with its file, large enough that a file is seldom made.
 const FILE_SHARE: u64 = 16;
-const FILE_BYTES: (u64, u64) = (256 << 10, 64 << 20);
+const FILE_BYTES: (u64, u64) = (256 << 10, 32 << 20);
+
+/// A file takes about so much more than its documents: redb gives their values pages to the next power of two.
+const ROOM_FOR: (u64, u64) = (3, 2);
 
 type NextFile = JoinHandle<Result<(u32, Arc<Database>), OpenError>>;
 
@@ -213,7 +216,9 @@ impl EmbeddedWriter {
         match self.next.take() {
             None => {
                 let store = Arc::clone(&self.store);
-                self.next = Some(runtime.spawn_blocking(move || store.files.create(table::prepare)));
+                let room_bytes = file_bytes * ROOM_FOR.0 / ROOM_FOR.1;
+                let create = move || store.files.create_ahead(room_bytes, table::prepare);
+                self.next = Some(runtime.spawn_blocking(create));
             }
             Some(next) if !next.is_finished() => self.next = Some(next),
             Some(next) => match runtime.block_on(next) {

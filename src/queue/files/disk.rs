@@ -1,0 +1,197 @@
+//! The disk under a redb file, and room on it that is written ahead.
+//!
+//! A write to blocks that were never written changes what the file system notes of the file, so the fsync behind it writes
+//! that as well, one piece behind the other: on ext4 it takes twice as long, and twice the time of the processor, as one
+//! of blocks that were written before. So a file that is made ahead is filled with zeros behind what redb has of it. redb
+//! then grows into it, and where it would give room back it keeps it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use redb::backends::FileBackend;
+use redb::{DatabaseError, StorageBackend};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
+
+/// So much is written and synced at once: the fsync of a batch that comes meanwhile waits for no more.
+const FILL_BYTES: u64 = 256 << 10;
+
+/// A file that never becomes shorter.
+#[derive(Debug)]
+pub struct Disk(FileBackend);
+
+impl Disk {
+    /// Opens a file, or makes an empty one.
+    ///
+    /// # Errors
+    /// The system can't open it, or another process has it.
+    pub fn open(path: &Path) -> Result<Disk, DatabaseError> {
+        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
+        Ok(Disk(FileBackend::new(file.map_err(|error| DatabaseError::Storage(error.into()))?)?))
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    /// redb takes a file that is longer than it left it for one whose rest is free.
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        if length > self.0.len()? { self.0.set_len(length) } else { Ok(()) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+/// Has the disk keep room for all of a file's length: redb leaves holes in it, which a full disk wouldn't fill.
+///
+/// # Errors
+/// The disk is full, or fails.
+pub fn take_room(path: &Path) -> io::Result<()> {
+    let file = fs::File::options().write(true).open(path)?;
+    let length = file.metadata()?.len();
+    match fallocate(&file, FallocateFlags::empty(), 0, length) {
+        // Not every file system can.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Writes zeros wherever nothing was written up to `room_bytes`. Without so much room the file stays as long as it is,
+/// which is slower and nothing else. Nobody may write to the file meanwhile.
+///
+/// # Errors
+/// The disk fails.
+pub fn write_ahead(path: &Path, room_bytes: u64) -> io::Result<()> {
+    let file = fs::File::options().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    if fallocate(&file, FallocateFlags::empty(), 0, room_bytes.max(length)).is_err() {
+        return file.set_len(length);
+    }
+    let zeros = vec![0; usize::try_from(FILL_BYTES).unwrap_or_default()];
+    let mut at = 0;
+    while let Some((begin, end)) = next_hole(&file, at)? {
+        at = end.min(begin + FILL_BYTES);
+        let length = usize::try_from(at - begin).unwrap_or_default();
+        file.write_all_at(&zeros[..length], begin)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+/// Where the next part lies that was never written. None if there is none, or the file system can't tell.
+fn next_hole(file: &fs::File, from: u64) -> io::Result<Option<(u64, u64)>> {
+    let end = file.metadata()?.len();
+    let begin = match seek(file, SeekFrom::Hole(from)) {
+        Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
+        result => result?,
+    };
+    // A file's end counts as a hole.
+    if begin >= end {
+        return Ok(None);
+    }
+    match seek(file, SeekFrom::Data(begin)) {
+        Err(Errno::NXIO) => Ok(Some((begin, end))),
+        result => Ok(Some((begin, result?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, ReadableDatabase, TableDefinition};
+
+    use super::*;
+    use crate::queue::files::{LastCommit, builder};
+
+    const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("table");
+    const ROOM_BYTES: u64 = 6 << 20;
+
+    fn open(path: &Path) -> Database {
+        builder(LastCommit::Counts).create_with_backend(Disk::open(path).unwrap()).unwrap()
+    }
+
+    fn put(file: &Database, key: u64, value: &[u8]) {
+        let transaction = file.begin_write().unwrap();
+        transaction.open_table(TABLE).unwrap().insert(key, value).unwrap();
+        transaction.commit().unwrap();
+    }
+
+    fn values(file: &Database) -> Vec<(u64, Vec<u8>)> {
+        let table = file.begin_read().unwrap().open_table(TABLE).unwrap();
+        let all = table.range::<u64>(..).unwrap().map(Result::unwrap);
+        all.map(|(key, value)| (key.value(), value.value().to_vec())).collect()
+    }
+
+    /// Whether the disk has something of its own for each block.
+    fn is_written(path: &Path) -> bool {
+        next_hole(&fs::File::open(path).unwrap(), 0).unwrap().is_none()
+    }
+
+    #[test]
+    fn room_that_is_written_ahead_stays_and_is_used_and_a_crash_in_between_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.redb");
+        let file = open(&path);
+        put(&file, 0, b"first");
+        assert!(!is_written(&path), "redb leaves holes");
+
+        write_ahead(&path, ROOM_BYTES).unwrap();
+
+        let length = || fs::metadata(&path).unwrap().len();
+        assert_eq!((length(), is_written(&path)), (ROOM_BYTES, true));
+        assert_eq!(values(&file), [(0, b"first".to_vec())], "what was there is there");
+        let mut expected = vec![(0, b"first".to_vec())];
+        // Larger ones and smaller ones again, so that redb grows and would shrink.
+        for key in 1..60_u64 {
+            let value = vec![u8::try_from(key).unwrap(); if key < 30 { 65_000 } else { 100 }];
+            put(&file, key, &value);
+            expected.push((key, value));
+            // A copy is what a crash leaves: nobody closed it.
+            if key % 10 == 0 {
+                let copy = folder.path().join(format!("copy-{key}.redb"));
+                fs::copy(&path, &copy).unwrap();
+                assert_eq!(values(&open(&copy)), expected, "after {key}");
+            }
+        }
+        assert_eq!((length(), is_written(&path)), (ROOM_BYTES, true), "it lies in the room, which is kept");
+        drop(file);
+        let file = open(&path);
+        assert_eq!(values(&file), expected);
+        put(&file, 60, &vec![60; 8 << 20]);
+        assert!(length() > ROOM_BYTES, "beyond the room it grows");
+        drop(file);
+        assert_eq!(values(&open(&path)).len(), 61);
+    }
+
+    #[test]
+    fn a_file_without_room_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.redb");
+        let file = open(&path);
+        put(&file, 0, b"first");
+        let length = fs::metadata(&path).unwrap().len();
+        // No disk has so much.
+        write_ahead(&path, 1 << 50).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), length);
+        put(&file, 1, b"second");
+        drop(file);
+        assert_eq!(values(&open(&path)).len(), 2);
+    }
+}
