@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::attempts::Attempts;
 use crate::support::client::get;
 use crate::support::fault_run::FaultRun;
-use crate::support::gateway::{jobs, journal_is_sent_within};
+use crate::support::gateway::{SMALL_FILES, jobs, journal_is_sent_within};
 use crate::support::process::GatewayProcess;
 use crate::support::random::Random;
 use crate::support::redis_server::RedisServer;
@@ -63,12 +63,12 @@ async fn errors_of_the_disk_under_the_embedded_queue_lose_and_double_nothing() {
     for _ in 0..run.rounds {
         let inject = error_at(&mut run.random);
         // An error while the files are opened refuses the start, in words.
-        let Some(gateway) = start(&inject, &folder, &[]).await else { continue };
+        let Some(gateway) = start(&inject, &folder, &[SMALL_FILES]).await else { continue };
         begun += 1;
         send_through(&attempts, &gateway, &inject).await;
         stop(gateway, &inject).await;
     }
-    let gateway = GatewayProcess::start(&folder, &[]).await;
+    let gateway = GatewayProcess::start(&folder, &[SMALL_FILES]).await;
     run.end(attempts.account(&jobs(gateway.admin).await), &json!({}));
     assert!(begun > 0);
 }
@@ -119,12 +119,12 @@ async fn kills_at_any_step_of_the_embedded_queues_writes_lose_and_double_nothing
     let attempts = Arc::new(Attempts::default());
     let mut killed = 0;
     for _ in 0..run.rounds {
-        killed += match start(&kill_at(&mut run.random), &folder, &[]).await {
+        killed += match start(&kill_at(&mut run.random), &folder, &[SMALL_FILES]).await {
             Some(gateway) => u64::from(send_until_killed(&attempts, gateway).await),
             None => 1,
         };
     }
-    let gateway = GatewayProcess::start(&folder, &[]).await;
+    let gateway = GatewayProcess::start(&folder, &[SMALL_FILES]).await;
     println!("{killed} of {} killed at a call", run.rounds);
     run.end(attempts.account(&jobs(gateway.admin).await), &json!({}));
     assert!(killed > 0);

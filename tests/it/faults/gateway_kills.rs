@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{DRAIN_SECONDS, TIMEOUT, start_gateway};
 use crate::support::attempts::Attempts;
 use crate::support::fault_run::FaultRun;
-use crate::support::gateway::{jobs, journal_is_sent_within};
+use crate::support::gateway::{SMALL_FILES, count_files, jobs, journal_is_sent_within};
 use crate::support::redis_server::RedisServer;
 
 const KILLS: u64 = 100;
@@ -23,16 +23,18 @@ async fn a_killed_gateway_loses_and_doubles_nothing_in_the_embedded_queue() {
     let folder = TempDir::new().unwrap();
     let attempts = Arc::new(Attempts::default());
     for _ in 0..run.rounds {
-        let gateway = start_gateway(&folder, &[], &attempts).await;
+        let gateway = start_gateway(&folder, &[SMALL_FILES], &attempts).await;
         let clients = attempts.start_clients(gateway.address, CLIENTS);
         tokio::time::sleep(run.random.moment(200)).await;
         gateway.kill().await;
         clients.join_all().await;
     }
-    let gateway = start_gateway(&folder, &[], &attempts).await;
+    let gateway = start_gateway(&folder, &[SMALL_FILES], &attempts).await;
     let jobs = jobs(gateway.admin).await;
     gateway.kill().await;
-    run.end(attempts.account(&jobs), &json!({}));
+    let files = count_files(&folder.path().join("data"));
+    run.end(attempts.account(&jobs), &json!({ "files": files }));
+    assert!(files > 1, "gateways died while files were begun, too");
 }
 
 /// In two of five rounds Redis dies, comes back, freezes or thaws before the gateway is killed, and stays so for the next

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use retrieve_gateway::config::{Config, env};
@@ -13,6 +14,15 @@ use tempfile::TempDir;
 
 use super::client::{Answer, exchange, get, post, try_get};
 use super::{eventually, eventually_within};
+
+/// The embedded queue begins a new file every 4 MiB then, a sixteenth of its limit.
+pub const SMALL_FILES: (&str, &str) = ("RETRIEVE_EMBEDDED_LIMIT", "64MiB");
+
+/// How many files the embedded queue has in a folder.
+pub fn count_files(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".redb")).count()
+}
 
 /// A running gateway with ports and a folder of its own.
 pub struct TestGateway {
