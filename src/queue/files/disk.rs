@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{DatabaseError, StorageBackend};
@@ -20,43 +21,54 @@ const FILL_BYTES: u64 = 256 << 10;
 
 /// A file that never becomes shorter.
 #[derive(Debug)]
-pub struct Disk(FileBackend);
+pub struct Disk {
+    file: FileBackend,
+    /// How long redb knows it to be. Behind that lies the room. redb must see it grow when it makes it longer: it takes
+    /// anything else for a file that shrinks, and panics if pages are being written.
+    length: AtomicU64,
+}
 
 impl Disk {
-    /// Opens a file, or makes an empty one.
+    /// Opens a file, or makes an empty one. redb takes one that is longer than it left it for one whose rest is free.
     ///
     /// # Errors
     /// The system can't open it, or another process has it.
     pub fn open(path: &Path) -> Result<Disk, DatabaseError> {
         let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
-        Ok(Disk(FileBackend::new(file.map_err(|error| DatabaseError::Storage(error.into()))?)?))
+        let storage = |error: io::Error| DatabaseError::Storage(error.into());
+        let file = FileBackend::new(file.map_err(storage)?)?;
+        let length = AtomicU64::new(file.len().map_err(storage)?);
+        Ok(Disk { file, length })
     }
 }
 
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        Ok(self.length.load(Ordering::Acquire))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.file.read(offset, out)
     }
 
-    /// redb takes a file that is longer than it left it for one whose rest is free.
     fn set_len(&self, length: u64) -> io::Result<()> {
-        if length > self.0.len()? { self.0.set_len(length) } else { Ok(()) }
+        if length > self.file.len()? {
+            self.file.set_len(length)?;
+        }
+        self.length.store(length, Ordering::Release);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
+        self.file.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
-        self.0.close()
+        self.file.close()
     }
 }
 
@@ -178,6 +190,29 @@ mod tests {
         assert!(length() > ROOM_BYTES, "beyond the room it grows");
         drop(file);
         assert_eq!(values(&open(&path)).len(), 61);
+    }
+
+    /// redb asked the file for its length, and took growing into the room for shrinking.
+    #[test]
+    fn redb_grows_into_the_room_while_pages_are_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.redb");
+        let file = open(&path);
+        put(&file, 0, b"first");
+        write_ahead(&path, ROOM_BYTES).unwrap();
+        let transaction = file.begin_write().unwrap();
+        {
+            let mut table = transaction.open_table(TABLE).unwrap();
+            let mut other = transaction.open_table(TableDefinition::<u64, &[u8]>::new("other")).unwrap();
+            let mut page = table.insert_reserve(1, 100).unwrap();
+            for key in 0..4 {
+                other.insert(key, vec![1; 1 << 20].as_slice()).unwrap();
+            }
+            page.as_mut().fill(7);
+        }
+        transaction.commit().unwrap();
+        drop(file);
+        assert_eq!(values(&open(&path))[1], (1, vec![7; 100]));
     }
 
     #[test]
