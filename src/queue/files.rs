@@ -32,9 +32,9 @@ pub use self::folder::{Folder, OpenError, drop_cache};
 pub use self::opening::Moment;
 pub use self::salvage::{Loss, Salvage, guarded};
 
-/// redb's page cache of one file. Its own default is 1 GiB; a queue writes at the end and reads forward, so little is
-/// enough, and many files may be open.
-const CACHE_BYTES: usize = 4 << 20;
+/// redb's page cache of one file. Its own default is 1 GiB; a queue writes at the end and reads forward, so as much as a
+/// batch is enough, and each file that is open keeps it: 32 of them when the embedded queue is as full as it may be.
+const CACHE_BYTES: usize = 1 << 20;
 
 /// Opens or creates one file. Tests put a disk that fails in its place.
 pub type OpenFile = Arc<dyn Fn(&Path, LastCommit) -> Result<Database, DatabaseError> + Send + Sync>;
