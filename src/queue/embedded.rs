@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use self::store::Store;
-use super::files::{Folder, OpenError, OpenFile};
+use super::files::{Folder, OpenDisk, OpenError};
 use super::lane::{Lane, lane};
 use super::{AcknowledgeError, Backlog, Health, Page, ReadError, ReadRequest};
 
@@ -42,7 +42,7 @@ impl Embedded {
     /// Another gateway has the folder, or it can't be read or written.
     pub fn open(
         folder: &Path,
-        open: OpenFile,
+        open: OpenDisk,
         limit_bytes: u64,
     ) -> Result<(Embedded, EmbeddedWriter), OpenError> {
         let store = Arc::new(Store::open(Folder::open(folder)?, open)?);
@@ -102,7 +102,7 @@ impl Leftover {
     ///
     /// # Errors
     /// It can't be read.
-    pub fn open(folder: &Arc<Folder>, open: OpenFile) -> Result<Option<Leftover>, OpenError> {
+    pub fn open(folder: &Arc<Folder>, open: OpenDisk) -> Result<Option<Leftover>, OpenError> {
         if !Store::is_in(folder, Arc::clone(&open))? {
             return Ok(None);
         }

@@ -25,36 +25,40 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use redb::{Builder, Database, DatabaseError, TableDefinition, WriteTransaction};
+use redb::backends::FileBackend;
+use redb::{Builder, Database, DatabaseError, StorageBackend, TableDefinition, WriteTransaction};
 
-use self::disk::{Disk, take_room, write_ahead};
+use self::disk::take_room;
 pub use self::folder::{Folder, OpenError, drop_cache};
 pub use self::opening::Moment;
 pub use self::salvage::{Loss, Salvage, guarded};
 
 /// redb's page cache of one file. Its own default is 1 GiB; a queue writes at the end and reads forward, so as much as a
-/// batch is enough, and each file that is open keeps it: 32 of them when the embedded queue is as full as it may be.
+/// batch is enough, and each file that is open keeps it: 32 of them where the embedded queue has reached its default limit.
 const CACHE_BYTES: usize = 1 << 20;
 
-/// Opens or creates one file. Tests put a disk that fails in its place.
-pub type OpenFile = Arc<dyn Fn(&Path, LastCommit) -> Result<Database, DatabaseError> + Send + Sync>;
+/// Opens the disk under one file, or makes an empty file. Tests put a disk that fails in its place.
+pub type OpenDisk = Arc<dyn Fn(&Path) -> Result<Box<dyn StorageBackend>, DatabaseError> + Send + Sync>;
 
 /// What becomes of a last commit that isn't whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LastCommit {
+enum LastCommit {
     /// It counts, so the file isn't opened.
     Counts,
     /// The one before counts.
     Failed,
 }
 
-/// Opens a file on this machine's disk, and checks all of it.
-pub fn open_on_disk() -> OpenFile {
-    Arc::new(|path, last_commit| builder(last_commit).create_with_backend(Disk::open(path)?))
+/// Opens files on this machine's disk.
+pub fn open_on_disk() -> OpenDisk {
+    Arc::new(|path| {
+        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(Box::new(FileBackend::new(file)?))
+    })
 }
 
-/// How a file is opened.
-pub fn builder(last_commit: LastCommit) -> Builder {
+/// How a file is opened: all of it is checked.
+fn builder(last_commit: LastCommit) -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     if last_commit == LastCommit::Counts {
@@ -72,7 +76,7 @@ pub fn builder(last_commit: LastCommit) -> Builder {
 /// The generations of one prefix in a folder.
 pub struct Files {
     prefix: &'static str,
-    open: OpenFile,
+    open: OpenDisk,
     salvage: Salvage,
     state: RwLock<State>,
     /// Held while older files are opened: a repair may take long, and happens outside the state's lock.
@@ -129,7 +133,7 @@ impl Files {
     pub fn find(
         folder: Arc<Folder>,
         prefix: &'static str,
-        open: OpenFile,
+        open: OpenDisk,
         salvage: Salvage,
     ) -> Result<Files, OpenError> {
         let names = || fs::read_dir(folder.path())?.map(|entry| Ok(entry?.file_name())).collect();
@@ -180,24 +184,19 @@ impl Files {
         &self,
         prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
     ) -> Result<(u32, Arc<Database>), OpenError> {
-        self.finish(self.make(prepare)?)
+        self.create_ahead(0, prepare)
     }
 
     /// The same, with so much room written ahead, if the disk has it: what is committed there is synced sooner.
     ///
     /// # Errors
-    /// The file can't be made.
+    /// It can't be made; then there is nothing that could be taken for a file.
     pub fn create_ahead(
         &self,
         room_bytes: u64,
         prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
     ) -> Result<(u32, Arc<Database>), OpenError> {
-        let made = self.make(prepare)?;
-        if let Err(error) = write_ahead(&made.path, room_bytes) {
-            let _ = fs::remove_file(&made.path);
-            return Err(self.file_error(made.generation, &error));
-        }
-        self.finish(made)
+        self.finish(self.make_for(self.state().highest + 1, room_bytes, prepare)?)
     }
 
     /// Makes a file and fills it, for later: room that is taken now is there when the disk is full.
@@ -208,12 +207,13 @@ impl Files {
         &self,
         prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
     ) -> Result<Unfinished, OpenError> {
-        self.make_for(self.state().highest + 1, prepare)
+        self.make_for(self.state().highest + 1, 0, prepare)
     }
 
     fn make_for(
         &self,
         generation: u32,
+        room_bytes: u64,
         prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
     ) -> Result<Unfinished, OpenError> {
         let path = self.path(generation).with_extension("redb.new");
@@ -225,7 +225,7 @@ impl Files {
         }
         let made = self.open_path(&path, LastCommit::Counts).and_then(|file| {
             guarded(|| prepare(&file)).map_err(|error| self.file_error(generation, &error))?;
-            take_room(&path).map_err(|error| self.file_error(generation, &error))?;
+            take_room(&path, room_bytes).map_err(|error| self.file_error(generation, &error))?;
             Ok(file)
         });
         match made {

@@ -19,8 +19,6 @@ mod writer;
 mod bad_disk;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-use super::files::LastCommit;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +30,7 @@ use uuid::Uuid;
 pub use self::batch::{Batch, Document, size_bytes};
 pub use self::writer::JournalWriter;
 use super::Health;
-use super::files::{Files, Folder, OpenError, OpenFile};
+use super::files::{Files, Folder, OpenDisk, OpenError};
 use super::producer::{Position, Run};
 
 /// How many bytes of batches one read takes from the disk at the most, besides the first batch.
@@ -165,7 +163,7 @@ impl Journal {
     /// The folder can't be read or written.
     pub fn open(
         folder: Arc<Folder>,
-        open: OpenFile,
+        open: OpenDisk,
         lanes: u32,
         limit_bytes: u64,
     ) -> Result<(Journal, JournalWriter, Identity, Vec<Recovered>), OpenError> {

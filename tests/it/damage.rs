@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use retrieve_gateway::queue::files::{builder, open_on_disk};
+use retrieve_gateway::queue::files::open_on_disk;
 use retrieve_gateway::queue::{Queue, ReadRequest};
 use tempfile::TempDir;
 
@@ -31,7 +31,7 @@ fn refused() -> Entry {
 /// Files of several batches each; the first one ended with a commit that failed.
 async fn fill(folder: &TempDir) -> Vec<Entry> {
     let fault = Arc::new(AtomicU8::new(HEALTHY));
-    let (queue, writer) = embedded_queue::open(folder.path(), on(&fault, builder), LIMIT_BYTES);
+    let (queue, writer) = embedded_queue::open(folder.path(), on(&fault, open_on_disk()), LIMIT_BYTES);
     for number in 0..120 {
         let is_refused = number == REFUSED;
         fault.store(if is_refused { SYNC_FAILS } else { HEALTHY }, Ordering::SeqCst);

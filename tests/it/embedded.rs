@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::attempts::Attempts;
 use crate::support::client::{Connection, exchange, get, post};
 use crate::support::eventually;
-use crate::support::gateway::{TestGateway, acknowledgement, settings};
+use crate::support::gateway::{TestGateway, acknowledgement, file_names, settings};
 use crate::support::process::{GatewayProcess, binary};
 use crate::support::random::Random;
 
@@ -55,12 +55,6 @@ impl Reader {
             self.acknowledged = after.max(self.acknowledged);
         }
     }
-}
-
-fn file_names(folder: &TempDir) -> BTreeSet<String> {
-    let names = std::fs::read_dir(folder.path().join("data")).unwrap();
-    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".redb")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

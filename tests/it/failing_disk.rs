@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use retrieve_gateway::queue::files::builder;
+use retrieve_gateway::queue::files::open_on_disk;
 use retrieve_gateway::queue::{Health, Queue, QueueError, ReadRequest};
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ fn open_with(
     fault: &Arc<AtomicU8>,
     limit_bytes: u64,
 ) -> (Arc<Queue>, std::thread::JoinHandle<()>) {
-    embedded_queue::open(folder.path(), on(fault, builder), limit_bytes)
+    embedded_queue::open(folder.path(), on(fault, open_on_disk()), limit_bytes)
 }
 
 async fn documents(queue: &Queue) -> Vec<String> {

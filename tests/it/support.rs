@@ -24,9 +24,6 @@ pub mod tcp_proxy;
 use std::future::Future;
 use std::time::Duration;
 
-// For `bad_disk`, which the gateway's own tests compile as well and which finds it beside itself in both places.
-use retrieve_gateway::queue::files::LastCommit;
-
 /// Polls until a condition holds; a test that waits for something says what for. Ten seconds are far more than
 /// anything here needs, so running out of them is a failure, not a matter of a slow machine.
 pub async fn eventually<F, T>(what: &str, condition: impl FnMut() -> F) -> T

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::position::PositionFile;
 use super::salvage::salvage;
 use super::table::{self, Total};
-use crate::queue::files::{Files, Folder, Moment, OpenError, OpenFile};
+use crate::queue::files::{Files, Folder, Moment, OpenDisk, OpenError};
 use crate::queue::{AcknowledgeError, Backlog, Page, ReadError};
 
 /// The files' names begin with it.
@@ -44,7 +44,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the files and makes the last one active; makes the first one if there is none.
-    pub(super) fn open(folder: Arc<Folder>, open: OpenFile) -> Result<Store, OpenError> {
+    pub(super) fn open(folder: Arc<Folder>, open: OpenDisk) -> Result<Store, OpenError> {
         let path = folder.path().to_owned();
         let failed = |source| OpenError::Folder { folder: path.clone(), source };
         let (position, acknowledged) = PositionFile::open(&folder).map_err(failed)?;
@@ -95,7 +95,7 @@ impl Store {
     }
 
     /// Whether a folder holds such files.
-    pub(super) fn is_in(folder: &Arc<Folder>, open: OpenFile) -> Result<bool, OpenError> {
+    pub(super) fn is_in(folder: &Arc<Folder>, open: OpenDisk) -> Result<bool, OpenError> {
         Ok(Files::find(Arc::clone(folder), PREFIX, open, salvage(0))?.has_any())
     }
 

@@ -24,9 +24,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const FILE_SHARE: u64 = 16;
 const FILE_BYTES: (u64, u64) = (256 << 10, 32 << 20);
 
-/// A file takes about so much more than its documents: redb gives their values pages to the next power of two.
-const ROOM_FOR: (u64, u64) = (3, 2);
-
 type NextFile = JoinHandle<Result<(u32, Arc<Database>), OpenError>>;
 
 /// The writer.
@@ -216,7 +213,8 @@ impl EmbeddedWriter {
         match self.next.take() {
             None => {
                 let store = Arc::clone(&self.store);
-                let room_bytes = file_bytes * ROOM_FOR.0 / ROOM_FOR.1;
+                // redb gives values pages to the next power of two, so a file takes about half as much again.
+                let room_bytes = file_bytes + file_bytes / 2;
                 let create = move || store.files.create_ahead(room_bytes, table::prepare);
                 self.next = Some(runtime.spawn_blocking(create));
             }

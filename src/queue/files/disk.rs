@@ -11,33 +11,29 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::backends::FileBackend;
-use redb::{DatabaseError, StorageBackend};
+use redb::StorageBackend;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 /// So much is written and synced at once: the fsync of a batch that comes meanwhile waits for no more.
-const FILL_BYTES: u64 = 256 << 10;
+const FILL_BYTES: usize = 256 << 10;
 
 /// A file that never becomes shorter.
 #[derive(Debug)]
 pub struct Disk {
-    file: FileBackend,
+    file: Box<dyn StorageBackend>,
     /// How long redb knows it to be. Behind that lies the room. redb must see it grow when it makes it longer: it takes
     /// anything else for a file that shrinks, and panics if pages are being written.
     length: AtomicU64,
 }
 
 impl Disk {
-    /// Opens a file, or makes an empty one. redb takes one that is longer than it left it for one whose rest is free.
+    /// redb takes a file that is longer than it left it for one whose rest is free.
     ///
     /// # Errors
-    /// The system can't open it, or another process has it.
-    pub fn open(path: &Path) -> Result<Disk, DatabaseError> {
-        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let storage = |error: io::Error| DatabaseError::Storage(error.into());
-        let file = FileBackend::new(file.map_err(storage)?)?;
-        let length = AtomicU64::new(file.len().map_err(storage)?);
+    /// The file doesn't say how long it is.
+    pub fn over(file: Box<dyn StorageBackend>) -> io::Result<Disk> {
+        let length = AtomicU64::new(file.len()?);
         Ok(Disk { file, length })
     }
 }
@@ -72,38 +68,40 @@ impl StorageBackend for Disk {
     }
 }
 
-/// Has the disk keep room for all of a file's length: redb leaves holes in it, which a full disk wouldn't fill.
+/// Has the disk keep room for all of a file's length: redb leaves holes in it, which a full disk wouldn't fill. Where
+/// `room_bytes` are more than that and the disk has them, the file gets as long and zeros are written wherever nothing was;
+/// without them it is slower and nothing else. Nobody may write to the file meanwhile.
 ///
 /// # Errors
 /// The disk is full, or fails.
-pub fn take_room(path: &Path) -> io::Result<()> {
-    let file = fs::File::options().write(true).open(path)?;
+pub fn take_room(path: &Path, room_bytes: u64) -> io::Result<()> {
+    let file = fs::File::options().read(true).write(true).open(path)?;
     let length = file.metadata()?.len();
-    match fallocate(&file, FallocateFlags::empty(), 0, length) {
+    if room_bytes > length {
+        match allocate(&file, room_bytes) {
+            Ok(()) => return fill_holes(&file),
+            Err(_) => file.set_len(length)?,
+        }
+    }
+    allocate(&file, length)
+}
+
+fn allocate(file: &fs::File, bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         // Not every file system can.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         result => Ok(result?),
     }
 }
 
-/// Writes zeros wherever nothing was written up to `room_bytes`. Without so much room the file stays as long as it is,
-/// which is slower and nothing else. Nobody may write to the file meanwhile.
-///
-/// # Errors
-/// The disk fails.
-pub fn write_ahead(path: &Path, room_bytes: u64) -> io::Result<()> {
-    let file = fs::File::options().read(true).write(true).open(path)?;
-    let length = file.metadata()?.len();
-    if fallocate(&file, FallocateFlags::empty(), 0, room_bytes.max(length)).is_err() {
-        return file.set_len(length);
-    }
-    let zeros = vec![0; usize::try_from(FILL_BYTES).unwrap_or_default()];
+fn fill_holes(file: &fs::File) -> io::Result<()> {
+    let zeros = vec![0; FILL_BYTES];
     let mut at = 0;
-    while let Some((begin, end)) = next_hole(&file, at)? {
-        at = end.min(begin + FILL_BYTES);
-        let length = usize::try_from(at - begin).unwrap_or_default();
-        file.write_all_at(&zeros[..length], begin)?;
+    while let Some((begin, end)) = next_hole(file, at)? {
+        let piece = usize::try_from(end - begin).map_or(FILL_BYTES, |rest| rest.min(FILL_BYTES));
+        file.write_all_at(&zeros[..piece], begin)?;
         file.sync_data()?;
+        at = begin + piece as u64;
     }
     Ok(())
 }
@@ -127,16 +125,29 @@ fn next_hole(file: &fs::File, from: u64) -> io::Result<Option<(u64, u64)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use redb::{Database, ReadableDatabase, TableDefinition};
+    use tempfile::TempDir;
 
     use super::*;
-    use crate::queue::files::{LastCommit, builder};
+    use crate::queue::files::{LastCommit, builder, open_on_disk};
 
     const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("table");
     const ROOM_BYTES: u64 = 6 << 20;
 
     fn open(path: &Path) -> Database {
-        builder(LastCommit::Counts).create_with_backend(Disk::open(path).unwrap()).unwrap()
+        let disk = Disk::over(open_on_disk()(path).unwrap()).unwrap();
+        builder(LastCommit::Counts).create_with_backend(disk).unwrap()
+    }
+
+    /// A file with one value.
+    fn begin() -> (TempDir, PathBuf, Database) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.redb");
+        let file = open(&path);
+        put(&file, 0, b"first");
+        (folder, path, file)
     }
 
     fn put(file: &Database, key: u64, value: &[u8]) {
@@ -158,13 +169,10 @@ mod tests {
 
     #[test]
     fn room_that_is_written_ahead_stays_and_is_used_and_a_crash_in_between_loses_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file.redb");
-        let file = open(&path);
-        put(&file, 0, b"first");
+        let (folder, path, file) = begin();
         assert!(!is_written(&path), "redb leaves holes");
 
-        write_ahead(&path, ROOM_BYTES).unwrap();
+        take_room(&path, ROOM_BYTES).unwrap();
 
         let length = || fs::metadata(&path).unwrap().len();
         assert_eq!((length(), is_written(&path)), (ROOM_BYTES, true));
@@ -195,11 +203,8 @@ mod tests {
     /// redb asked the file for its length, and took growing into the room for shrinking.
     #[test]
     fn redb_grows_into_the_room_while_pages_are_being_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file.redb");
-        let file = open(&path);
-        put(&file, 0, b"first");
-        write_ahead(&path, ROOM_BYTES).unwrap();
+        let (_folder, path, file) = begin();
+        take_room(&path, ROOM_BYTES).unwrap();
         let transaction = file.begin_write().unwrap();
         {
             let mut table = transaction.open_table(TABLE).unwrap();
@@ -217,13 +222,10 @@ mod tests {
 
     #[test]
     fn a_file_without_room_stays_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file.redb");
-        let file = open(&path);
-        put(&file, 0, b"first");
+        let (_folder, path, file) = begin();
         let length = fs::metadata(&path).unwrap().len();
         // No disk has so much.
-        write_ahead(&path, 1 << 50).unwrap();
+        take_room(&path, 1 << 50).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), length);
         put(&file, 1, b"second");
         drop(file);

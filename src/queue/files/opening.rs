@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError};
 use redb::{Database, DatabaseError, StorageError};
 use tracing::{error, info, warn};
 
-use super::{Files, LastCommit, Loss, OpenError, drop_cache, salvage};
+use super::disk::Disk;
+use super::{Files, LastCommit, Loss, OpenError, builder, drop_cache, salvage};
 use crate::queue::frame::Frames;
 
 /// When a file is opened.
@@ -94,7 +95,7 @@ impl Files {
         let newer = self.state().opened().into_iter().filter(|(other, _)| *other > generation);
         let newer: Vec<_> = newer.map(|(_, file)| file).collect();
         let mut loss = Loss::default();
-        let made = self.make_for(generation, |file| {
+        let made = self.make_for(generation, 0, |file| {
             loss = (self.salvage)(&frames, &newer, file)?;
             Ok(())
         })?;
@@ -145,7 +146,8 @@ impl Files {
     }
 
     pub(super) fn open_path(&self, path: &Path, last_commit: LastCommit) -> Result<Arc<Database>, OpenError> {
-        let opened = catch_unwind(AssertUnwindSafe(|| (self.open)(path, last_commit)));
+        let open = || builder(last_commit).create_with_backend(Disk::over((self.open)(path)?)?);
+        let opened = catch_unwind(AssertUnwindSafe(open));
         let path = path.to_owned();
         match opened {
             Ok(Ok(file)) => Ok(Arc::new(file)),

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::bad_disk::{self, HEALTHY, NO_ROOM, SYNC_FAILS, UNREADABLE};
 use super::*;
-use crate::queue::files::builder;
+use crate::queue::files::open_on_disk;
 use crate::random::{Random, rounds};
 
 const LIMIT_BYTES: u64 = 1 << 30;
@@ -34,7 +34,7 @@ impl Lane {
 
     fn open_with(folder: &TempDir, limit_bytes: u64) -> Lane {
         let fault = Arc::new(AtomicU8::new(HEALTHY));
-        let open = bad_disk::on(&fault, builder);
+        let open = bad_disk::on(&fault, open_on_disk());
         let folder = Folder::open(folder.path()).unwrap();
         let (journal, writer, identity, recovered) = Journal::open(folder, open, 1, limit_bytes).unwrap();
         let runtime = Handle::current();
@@ -196,7 +196,7 @@ async fn a_start_on_a_full_disk_finds_everything_and_goes_on_when_there_is_room(
     lane.append(&["1", "2"]).await.unwrap();
     lane.close().await;
     let fault = Arc::new(AtomicU8::new(NO_ROOM));
-    let open = bad_disk::on(&fault, builder);
+    let open = bad_disk::on(&fault, open_on_disk());
     let opened = Journal::open(Folder::open(folder.path()).unwrap(), open, 1, LIMIT_BYTES).unwrap();
     let (mut journal, writer, _, recovered) = opened;
     assert!(!journal.takes_jobs());

@@ -22,4 +22,3 @@ end
 local function is_emptied(stream, kind, last)
     return last ~= '0-0' and last ~= '-' and is_empty(stream, kind)
 end
-

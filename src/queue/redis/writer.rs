@@ -37,7 +37,8 @@ const READ_AHEAD: u64 = 8;
 /// Confirmed batches are kept up to so many bytes, for a server that comes back without them.
 const TAIL_LIMIT_BYTES: usize = 8 << 20;
 
-/// After so many notes without a change, from a server that is there, the tail is dropped: a server that lags behind by so much has lost it anyway.
+/// After so many notes without a change, from a server that is there, the tail is dropped: a server that lags behind by so
+/// much has lost it anyway.
 const TAIL_NOTES: u32 = 10;
 
 /// How often what the server confirmed is noted on the disk, and what it has of the journal is removed from there.

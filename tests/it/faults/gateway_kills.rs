@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{DRAIN_SECONDS, TIMEOUT, start_gateway};
 use crate::support::attempts::Attempts;
 use crate::support::fault_run::FaultRun;
-use crate::support::gateway::{SMALL_FILES, count_files, jobs, journal_is_sent_within};
+use crate::support::gateway::{SMALL_FILES, file_names, jobs, journal_is_sent_within};
 use crate::support::redis_server::RedisServer;
 
 const KILLS: u64 = 100;
@@ -32,7 +32,7 @@ async fn a_killed_gateway_loses_and_doubles_nothing_in_the_embedded_queue() {
     let gateway = start_gateway(&folder, &[SMALL_FILES], &attempts).await;
     let jobs = jobs(gateway.admin).await;
     gateway.kill().await;
-    let files = count_files(&folder.path().join("data"));
+    let files = file_names(&folder).len();
     run.end(attempts.account(&jobs), &json!({ "files": files }));
     assert!(files > 1, "gateways died while files were begun, too");
 }

@@ -1,13 +1,11 @@
-//! A disk that can be broken at will, under redb's own file backend. The tests of the journal use this file as well.
+//! A disk that can be broken at will, over the real one. The tests of the journal use this file as well.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use redb::{Builder, Database, DatabaseError, StorageBackend};
-
-use super::LastCommit;
+use redb::{DatabaseError, StorageBackend};
 
 pub const HEALTHY: u8 = 0;
 pub const SYNC_FAILS: u8 = 1;
@@ -23,7 +21,7 @@ const EIO: i32 = 5;
 
 #[derive(Debug)]
 struct Disk {
-    file: redb::backends::FileBackend,
+    file: Box<dyn StorageBackend>,
     fault: Arc<AtomicU8>,
 }
 
@@ -69,19 +67,16 @@ impl StorageBackend for Disk {
     }
 }
 
-type Open = Arc<dyn Fn(&Path, LastCommit) -> Result<Database, DatabaseError> + Send + Sync>;
+type Open = Arc<dyn Fn(&Path) -> Result<Box<dyn StorageBackend>, DatabaseError> + Send + Sync>;
 
-/// Opens files on that disk, as `builder` says.
-pub fn on(fault: &Arc<AtomicU8>, builder: fn(LastCommit) -> Builder) -> Open {
+/// Puts that disk over another one.
+pub fn on(fault: &Arc<AtomicU8>, under: Open) -> Open {
     let fault = Arc::clone(fault);
-    Arc::new(move |path: &Path, last_commit| -> Result<Database, DatabaseError> {
+    Arc::new(move |path| {
         let is_new = path.extension().is_some_and(|extension| extension == "new");
         if is_new && [NO_NEW_FILES, NO_ROOM].contains(&fault.load(Ordering::SeqCst)) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
-        let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|error| DatabaseError::Storage(error.into()))?;
-        let file = redb::backends::FileBackend::new(file)?;
-        builder(last_commit).create_with_backend(Disk { file, fault: Arc::clone(&fault) })
+        Ok(Box::new(Disk { file: under(path)?, fault: Arc::clone(&fault) }))
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use retrieve_gateway::job::Job;
 use retrieve_gateway::memory::MemoryBudget;
 use retrieve_gateway::queue::embedded::Embedded;
-use retrieve_gateway::queue::files::OpenFile;
+use retrieve_gateway::queue::files::OpenDisk;
 use retrieve_gateway::queue::{Health, Queue, QueueError, Receipt};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub const LIMIT_BYTES: u64 = 1 << 30;
 
 /// The queue in that folder, and its writer.
-pub fn open(folder: &Path, file: OpenFile, limit_bytes: u64) -> (Arc<Queue>, JoinHandle<()>) {
+pub fn open(folder: &Path, file: OpenDisk, limit_bytes: u64) -> (Arc<Queue>, JoinHandle<()>) {
     let (embedded, writer) = Embedded::open(folder, file, limit_bytes).unwrap();
     let runtime = Handle::current();
     (Arc::new(Queue::Embedded(embedded)), std::thread::spawn(move || writer.run(&runtime)))

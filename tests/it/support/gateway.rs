@@ -1,9 +1,8 @@
 //! A gateway inside the test's process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
 use retrieve_gateway::config::{Config, env};
@@ -18,10 +17,11 @@ use super::{eventually, eventually_within};
 /// The embedded queue begins a new file every 4 MiB then, a sixteenth of its limit.
 pub const SMALL_FILES: (&str, &str) = ("RETRIEVE_EMBEDDED_LIMIT", "64MiB");
 
-/// How many files the embedded queue has in a folder.
-pub fn count_files(folder: &Path) -> usize {
-    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-    names.filter(|name| name.to_string_lossy().ends_with(".redb")).count()
+/// The files of the embedded queue in a gateway's folder.
+pub fn file_names(folder: &TempDir) -> BTreeSet<String> {
+    let names = std::fs::read_dir(folder.path().join("data")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".redb")).collect()
 }
 
 /// A running gateway with ports and a folder of its own.
