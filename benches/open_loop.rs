@@ -6,15 +6,21 @@
 //! With `--drop` a request that is due while every connection is busy isn't sent later but never, and latencies count from
 //! the moment of sending: that is for overload, where no generator keeps up.
 //!
+//! With `--times` each request bears its number, and a file says when each one was sent and answered: what stands on a stream
+//! can be held against the order in which it came.
+//!
 //! Requests are bytes that are made once, and of an answer no more is read than its status and its end: the generator
 //! shares the machine with what it measures.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +38,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For the tasks to be ready before the first request falls due.
 const START_DELAY: Duration = Duration::from_millis(50);
+
+/// The header with a request's number, before there is one.
+const NUMBER: &str = "x-number: 000000000000";
+const DIGITS: usize = 12;
 
 /// An answer's head may be so long.
 const HEAD_LIMIT_BYTES: usize = 16 << 10;
@@ -66,12 +76,17 @@ struct Flags {
     /// Never send what falls due while all connections are busy
     #[arg(long)]
     drop: bool,
+    /// Numbers the requests (x-number) and writes here when each was sent and answered: number, µs, µs, status
+    #[arg(long, value_name = "FILE")]
+    times: Option<PathBuf>,
 }
 
 /// What all connections share.
 struct Plan {
     flags: Flags,
     request: Vec<u8>,
+    /// Where the digits of a request's number are, with `--times`.
+    digits: Option<Range<usize>>,
     start: Instant,
     total: u64,
     /// One permit for each request that has fallen due and wasn't taken yet.
@@ -101,6 +116,8 @@ struct Samples {
     delays: Vec<Duration>,
     statuses: BTreeMap<u16, u64>,
     errors: u64,
+    /// With `--times`: each request's number, when it was sent and answered since the start, and its status.
+    times: Vec<(u64, Duration, Duration, u16)>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -116,8 +133,13 @@ async fn run(flags: Flags) -> Result<(), Failure> {
     for number in 0..flags.connections {
         connections.push(connect(&flags, number).await?);
     }
+    let request = request(&flags)?;
+    let digits = request.windows(NUMBER.len()).position(|window| window == NUMBER.as_bytes());
+    let digits =
+        digits.filter(|_| flags.times.is_some()).map(|at| at + NUMBER.len() - DIGITS..at + NUMBER.len());
     let plan = Arc::new(Plan {
-        request: request(&flags)?,
+        request,
+        digits,
         start: Instant::now() + START_DELAY,
         total: flags.rate * flags.seconds,
         due: Semaphore::new(0),
@@ -139,10 +161,13 @@ async fn run(flags: Flags) -> Result<(), Failure> {
         samples.add(task.await?);
     }
     pacer.join().map_err(|_| "the pacing thread panicked")?;
+    if let Some(file) = &plan.flags.times {
+        samples.write_times(file)?;
+    }
     Ok(writeln!(io::stdout(), "{}", samples.report(&plan))?)
 }
 
-/// The bytes that every connection sends.
+/// The bytes that every connection sends, with zeros for the number.
 fn request(flags: &Flags) -> Result<Vec<u8>, Failure> {
     let body = std::fs::read(&flags.body)?;
     let mut head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n", flags.path, flags.address);
@@ -151,6 +176,9 @@ fn request(flags: &Flags) -> Result<Vec<u8>, Failure> {
     }
     for header in &flags.headers {
         write!(head, "{header}\r\n")?;
+    }
+    if flags.times.is_some() {
+        write!(head, "{NUMBER}\r\n")?;
     }
     write!(head, "content-length: {}\r\n\r\n", body.len())?;
     let mut request = head.into_bytes();
@@ -204,11 +232,16 @@ async fn send_what_is_due(plan: Arc<Plan>, place: usize, connection: Connection)
         let from = if plan.flags.drop { now } else { plan.due_at(number) };
         samples.delays.push(now.saturating_duration_since(from));
         let outcome =
-            match tokio::time::timeout(ANSWER_TIMEOUT, exchange(&plan, place, &mut connection)).await {
+            match tokio::time::timeout(ANSWER_TIMEOUT, exchange(&plan, place, number, &mut connection)).await
+            {
                 Ok(outcome) => outcome,
                 Err(elapsed) => Err(elapsed.into()),
             };
         samples.latencies.push(from.elapsed());
+        if plan.digits.is_some() {
+            let status = *outcome.as_ref().unwrap_or(&0);
+            samples.times.push((number, now - plan.start, plan.start.elapsed(), status));
+        }
         match outcome {
             Ok(status) => *samples.statuses.entry(status).or_default() += 1,
             Err(error) => {
@@ -223,13 +256,22 @@ async fn send_what_is_due(plan: Arc<Plan>, place: usize, connection: Connection)
     samples
 }
 
-async fn exchange(plan: &Plan, place: usize, slot: &mut Option<Connection>) -> Result<u16, Failure> {
+async fn exchange(
+    plan: &Plan,
+    place: usize,
+    number: u64,
+    slot: &mut Option<Connection>,
+) -> Result<u16, Failure> {
+    let mut request = Cow::Borrowed(&plan.request[..]);
+    if let Some(digits) = &plan.digits {
+        request.to_mut()[digits.clone()].copy_from_slice(format!("{number:0DIGITS$}").as_bytes());
+    }
     let connection = match slot {
         Some(connection) => connection,
         None => slot.insert(connect(&plan.flags, place).await?),
     };
     // A server may refuse and close before it has read everything; then its answer counts.
-    let written = connection.stream.write_all(&plan.request).await;
+    let written = connection.stream.write_all(&request).await;
     let head = connection.answer().await.map_err(|error| written.err().map_or(error, Failure::from))?;
     if head.closes {
         *slot = None;
@@ -288,6 +330,16 @@ impl Samples {
             *self.statuses.entry(status).or_default() += count;
         }
         self.errors += other.errors;
+        self.times.extend(other.times);
+    }
+
+    fn write_times(&mut self, file: &Path) -> io::Result<()> {
+        self.times.sort_unstable();
+        let mut file = io::BufWriter::new(File::create(file)?);
+        for (number, sent, answered, status) in &self.times {
+            writeln!(file, "{number} {} {} {status}", sent.as_micros(), answered.as_micros())?;
+        }
+        file.flush()
     }
 
     fn report(&mut self, plan: &Plan) -> serde_json::Value {
