@@ -125,7 +125,7 @@ fn main() -> Result<(), Failure> {
     if std::env::args().any(|argument| argument == "--bench") {
         return Ok(writeln!(io::stderr(), "open_loop: benches/run starts this generator")?);
     }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(Flags::parse()))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(Flags::parse()))
 }
 
 async fn run(flags: Flags) -> Result<(), Failure> {

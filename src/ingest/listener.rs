@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -144,9 +145,11 @@ pub async fn serve<S, B>(
             Ok((stream, peer)) => match plane.place_for(peer, &slots) {
                 Some(slot) => {
                     let open = (slot, plane.metrics.open());
-                    let serving = Arc::clone(&plane).serve_peer(stream, peer, open);
-                    let abort = stop.abort.clone();
-                    connections.spawn(async move { abort.run_until_given(serving).await });
+                    let (plane, abort) = (Arc::clone(&plane), stop.abort.clone());
+                    connections.spawn(async move {
+                        let serving = pin!(plane.serve_peer(stream, peer, open));
+                        abort.run_until_given(serving).await
+                    });
                 }
                 None => {
                     plane.metrics.refused.inc();
@@ -255,13 +258,8 @@ async fn serve_connection<S, B>(
     let service = TowerToHyperService::new(service);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         phase.begin_exchange();
-        let answering = service.call(request);
         let phase = Arc::clone(&phase);
-        async move {
-            let answer = answering.await;
-            phase.end_exchange();
-            answer
-        }
+        service.call(request).inspect(move |_| phase.end_exchange())
     });
     let result = {
         let connection = http1_builder(limits).serve_connection(TokioIo::new(&mut wire), service);

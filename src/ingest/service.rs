@@ -54,19 +54,22 @@ pub fn public_service(
 
 async fn serve(context: &Arc<Context>, peer: SocketAddr, request: Request<Incoming>) -> Answer {
     let mut facts = Facts::new(peer);
-    let outcome = {
-        let ingesting = ingest(context, peer, request, &mut facts);
-        catch_panic(context.metrics.track_request(ingesting)).await
-    };
+    let outcome = track(&context.metrics, ingest(context, peer, request, &mut facts)).await;
     let is_shared = context.trusted_proxies.contains(peer.ip());
     conclude(&context.metrics, &facts, outcome, is_shared)
 }
 
-/// The panic itself was logged by the panic hook, with its place in the code.
-async fn catch_panic(
+/// Counts a request as in flight while it is worked on, and makes an outcome of a panic, which the panic hook has logged
+/// with its place in the code. No `async fn`: those hold what they are given twice, and this is moved for each request.
+fn track(
+    metrics: &Metrics,
     ingesting: impl Future<Output = Result<Accepted, Rejection>>,
-) -> Result<Accepted, Rejection> {
-    AssertUnwindSafe(ingesting).catch_unwind().await.unwrap_or(Err(Rejection::Bug))
+) -> impl Future<Output = Result<Accepted, Rejection>> {
+    let in_flight = metrics.begin_request();
+    AssertUnwindSafe(ingesting).catch_unwind().map(move |outcome| {
+        drop(in_flight);
+        outcome.unwrap_or(Err(Rejection::Bug))
+    })
 }
 
 /// One outcome: one counter, one log line, one answer.
@@ -154,7 +157,7 @@ mod tests {
         let metrics = Metrics::default();
         let facts = Facts::new(([127, 0, 0, 1], 1).into());
 
-        let outcome = catch_panic(metrics.track_request(async { panic!("a bug") })).await;
+        let outcome = track(&metrics, async { panic!("a bug") }).await;
         let answer = conclude(&metrics, &facts, outcome, false);
 
         assert_eq!(answer.status(), 500);

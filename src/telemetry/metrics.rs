@@ -1,6 +1,5 @@
 //! Every metric of the gateway, in one place. Labels come from closed sets, never from a request.
 
-use std::future::Future;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -329,18 +328,21 @@ impl Default for Metrics {
     }
 }
 
+/// A request without an outcome.
+#[derive(Debug)]
+pub struct InFlight<'a>(&'a Gauge);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Metrics {
-    /// Counts a request as in flight until it has an outcome.
-    pub async fn track_request<T>(&self, request: impl Future<Output = T>) -> T {
-        struct InFlight<'a>(&'a Gauge);
-        impl Drop for InFlight<'_> {
-            fn drop(&mut self) {
-                self.0.dec();
-            }
-        }
+    /// Counts a request as in flight until the guard is dropped.
+    pub fn begin_request(&self) -> InFlight<'_> {
         self.in_flight.inc();
-        let _in_flight = InFlight(&self.in_flight);
-        request.await
+        InFlight(&self.in_flight)
     }
 
     /// Counts a request's outcome.
