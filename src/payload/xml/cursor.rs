@@ -55,6 +55,17 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    /// Moves over a name and the `>` behind it, if that is what comes next.
+    #[inline]
+    pub fn eat_tag_end(&mut self, name: &str) -> bool {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let found = rest.get(name.len()) == Some(&b'>') && rest.starts_with(name.as_bytes());
+        if found {
+            self.at += name.len() + 1;
+        }
+        found
+    }
+
     /// Moves over white space and says whether there was any.
     #[inline]
     pub fn skip_space(&mut self) -> bool {

@@ -16,6 +16,8 @@ struct Writer<'a> {
     text: &'a str,
     tree: &'a Tree<'a>,
     limits: &'a XmlLimits,
+    /// Only what the options put into keys could need escapes; no XML name has a character that does (section 2.3).
+    has_plain_keys: bool,
     out: String,
     open: Vec<Open>,
     /// Arrays and objects that are open.
@@ -29,9 +31,16 @@ pub fn write(
     options: &XmlOptions,
     limits: &XmlLimits,
 ) -> Result<String, XmlError> {
-    let capacity = text.len().min(limits.output_bytes);
-    let mut writer =
-        Writer { text, tree, limits, out: String::with_capacity(capacity), open: Vec::new(), depth: 0 };
+    let is_plain = |text: &String| json_stop(text.as_bytes(), 0) == text.len();
+    let mut writer = Writer {
+        text,
+        tree,
+        limits,
+        has_plain_keys: [&options.attribute_prefix, &options.text_key].into_iter().all(is_plain),
+        out: String::with_capacity(text.len().min(limits.output_bytes)),
+        open: Vec::new(),
+        depth: 0,
+    };
     let mut next = match options.root {
         Root::Keep => Some(0),
         Root::Unwrap => tree.nodes.first().map(|document| document.first_member),
@@ -102,7 +111,12 @@ impl Writer<'_> {
             return;
         };
         self.out.push('"');
-        escape(&mut self.out, self.tree.key(node.key));
+        let key = self.tree.key(node.key);
+        if self.has_plain_keys {
+            self.out.push_str(key)
+        } else {
+            escape(&mut self.out, key)
+        }
         self.out.push_str("\":");
         if is_array(node) {
             self.start('[');

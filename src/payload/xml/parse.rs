@@ -193,6 +193,10 @@ impl<'a> Parser<'a> {
         if self.builder.depth() == 0 {
             return Err(start.error("an end tag has no start tag"));
         }
+        if self.cursor.eat_tag_end(open) {
+            self.builder.close_element();
+            return Ok(());
+        }
         let name = self.read_name("an end tag has no name")?;
         if name != open {
             let (name, open) = (shorten(name), shorten(open));

@@ -121,6 +121,8 @@ impl<'a> Texts<'a> {
         };
         last.next = NONE;
         match &mut last.content {
+            // Most texts end with a letter or a digit.
+            Content::Source(run) if run.as_bytes().last().is_some_and(u8::is_ascii_graphic) => {}
             Content::Source(run) => *run = run.trim_end(),
             Content::Copy(start, end) => {
                 let copy = self.copies.get(*start as usize..*end as usize).unwrap_or_default();

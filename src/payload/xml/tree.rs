@@ -3,6 +3,7 @@
 //! Links end in [`NONE`], which is no valid number, so following a link is `Vec::get` and ends
 //! by itself.
 
+use crate::payload::xml::chars;
 use crate::payload::xml::names::{Duplicate, Key, Names};
 use crate::payload::xml::text::{Chain, Texts};
 use crate::payload::xml::{Arrays, XmlOptions};
@@ -71,13 +72,12 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Cuts white space from the start. Most texts begin with a letter or a digit.
+/// Cuts white space from the start. Nearly all of it is ASCII, which needs no decoding.
 #[inline]
 fn trim_start(text: &str) -> &str {
-    match text.as_bytes().first() {
-        Some(first) if first.is_ascii_graphic() => text,
-        _ => text.trim_start(),
-    }
+    let spaces = text.bytes().take_while(|byte| chars::is(*byte, chars::SPACE)).count();
+    let rest = text.get(spaces..).unwrap_or_default();
+    if rest.bytes().next().is_some_and(|byte| !byte.is_ascii()) { rest.trim_start() } else { rest }
 }
 
 /// Builds a [`Tree`] in one pass over the document.
