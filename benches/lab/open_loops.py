@@ -152,31 +152,39 @@ def overload(lab):
                 request = server.request(body)
                 peak = saturated_rate(server, request)
                 options = ("--drop", "--sources", SOURCES)
+                # The same connections at a fifth of that rate: what their number costs isn't overload's.
+                once = load.open_loop(server, request, peak, MANY_CONNECTIONS, SATURATION_SECONDS, *options)
+                load.wait_idle(server)
                 result = load.open_loop(server, request, peak * TIMES, MANY_CONNECTIONS, lab.seconds, *options)
                 load.count(server, problems)
                 server.end()
             finally:
                 os.sched_setaffinity(0, cores)
                 lab.shop.clear()
-            results.add(name, number + 1, {**result, "peak_rate": peak, "goodput": result["per_second"] / peak})
-            say(f"round {number + 1} of {lab.rounds}: {name}: {result['per_second']:,.0f} of {peak:,}, {result['statuses']}")
+            goodput, same = result["per_second"] / peak, result["per_second"] / once["per_second"]
+            results.add(name, number + 1, {**result, "peak_rate": peak, "goodput": goodput, "of_same": same, "once": once["per_second"]})
+            rates = f"{result['per_second']:,.0f} of {peak:,} (64 connections) and {once['per_second']:,.0f} (the same)"
+            say(f"round {number + 1} of {lab.rounds}: {name}: {rates}, {result['statuses']}")
     rows, bars = [], []
     for name in results.names():
         median, worst = (lambda column: results.median(name, column)), (lambda column: results.worst(name, column))
-        row = [name, f"{median('peak_rate'):,.0f}", f"{median('rate'):,.0f}", f"{results.total(name, 'sent') / lab.rounds / lab.seconds:,.0f}"]
-        row += [f"{median('per_second'):,.0f}", f"{median('goodput'):.2f}", f"{results.total(name, 'bad') - results.total(name, 'errors'):,}"]
-        row += [results.total(name, "errors")]
+        row = [name, *(f"{median(column):,.0f}" for column in ("peak_rate", "once", "rate"))]
+        row += [f"{results.total(name, 'sent') / lab.rounds / lab.seconds:,.0f}", f"{median('per_second'):,.0f}"]
+        row += [f"{median('goodput'):.2f}", f"{median('of_same'):.2f}"]
+        row += [f"{results.total(name, 'bad') - results.total(name, 'errors'):,}", results.total(name, "errors")]
         row += [milliseconds(worst(column)) for column in ("p50_us", "p99_us", "p99_9_us", "max_us")] + [mib(worst("peak_kib"))]
         rows.append(row)
-        bars.append(Bar(f"{name}: goodput of the peak", median("goodput"), 0.9))
+        bars.append(Bar(f"{name}: goodput of the peak over {CONNECTIONS} connections", median("goodput"), 0.9))
+        bars.append(Bar(f"{name}: goodput of what {MANY_CONNECTIONS:,} connections reach at its rate", median("of_same"), 0.9))
         bars.append(Bar(f"{name}: answered or refused, p99.9", worst("p99_9_us") / 1000, 100, at_least=False, unit=" ms"))
         bars.append(Bar(f"{name}: peak memory", worst("peak_kib") / 1024, 128, at_least=False, unit=" MiB"))
         bars.append(Bar(f"{name}: neither answered nor refused", results.total(name, "errors"), 0, at_least=False))
-    head = ["server", "peak/s", "due/s", "sent/s", "answered 200/s", "of the peak", "refused", "errors"]
+    many = f"over {MANY_CONNECTIONS:,}"
+    head = ["server", "peak/s", f"{many}/s", "due/s", "sent/s", "answered 200/s", "of the peak", f"of that {many}", "refused", "errors"]
     head += ["p50 ms", "p99 ms", "p99.9 ms", "max ms", "peak MiB"]
     words = (
-        f"Gateway and Redis on one core, the generator on another. The peak is wrk's over {CONNECTIONS} connections; then {TIMES} times as "
-        f"many orders fall due over {MANY_CONNECTIONS:,} connections from {SOURCES} addresses. What falls due while all of them wait for an "
-        "answer is never sent; latency counts from sending. Latencies and memory are the worst of the rounds."
+        f"Gateway and Redis on one core, the generator on another. The peak is wrk's over {CONNECTIONS} connections; then as many "
+        f"orders fall due over {MANY_CONNECTIONS:,} connections from {SOURCES} addresses, and then {TIMES} times as many. What falls due "
+        "while all of them wait for an answer is never sent; latency counts from sending. Latencies and memory are the worst of the rounds."
     )
     return Section("overload", "Overload", words, [table(head, rows)], bars, problems, results.rows)
