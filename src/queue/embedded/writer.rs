@@ -102,9 +102,13 @@ impl EmbeddedWriter {
                         Ok(repeats) => {
                             number += repeats.iter().filter(|repeat| repeat.is_none()).count() as u64;
                             self.store.last.send_replace(number);
-                            for (append, repeat) in batch.into_iter().zip(repeats) {
-                                append.settle(Ok(repeat));
-                            }
+                            // By a task of the runtime: from here each path would have to be woken across threads.
+                            runtime.spawn(async move {
+                                batch
+                                    .into_iter()
+                                    .zip(repeats)
+                                    .for_each(|(append, repeat)| append.settle(Ok(repeat)));
+                            });
                             self.report_fullness();
                             self.rotate(runtime);
                         }
