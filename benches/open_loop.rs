@@ -125,7 +125,14 @@ fn main() -> Result<(), Failure> {
     if std::env::args().any(|argument| argument == "--bench") {
         return Ok(writeln!(io::stderr(), "open_loop: benches/run starts this generator")?);
     }
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(Flags::parse()))
+    let flags = Flags::parse();
+    // Overload is sent from one core. There, and with more connections than a worker's own queue has places for, a runtime of
+    // several workers would let some answers wait and count that as the server's.
+    let mut builder = match flags.drop {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()?.block_on(run(flags))
 }
 
 async fn run(flags: Flags) -> Result<(), Failure> {
