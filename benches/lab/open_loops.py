@@ -153,7 +153,7 @@ def overload(lab):
                 peak = saturated_rate(server, request)
                 options = ("--drop", "--sources", SOURCES)
                 # The same connections at a fifth of that rate: what their number costs isn't overload's.
-                once = load.open_loop(server, request, peak, MANY_CONNECTIONS, SATURATION_SECONDS, *options)
+                at_peak = load.open_loop(server, request, peak, MANY_CONNECTIONS, SATURATION_SECONDS, *options)
                 load.wait_idle(server)
                 result = load.open_loop(server, request, peak * TIMES, MANY_CONNECTIONS, lab.seconds, *options)
                 load.count(server, problems)
@@ -161,21 +161,21 @@ def overload(lab):
             finally:
                 os.sched_setaffinity(0, cores)
                 lab.shop.clear()
-            goodput, same = result["per_second"] / peak, result["per_second"] / once["per_second"]
-            results.add(name, number + 1, {**result, "peak_rate": peak, "goodput": goodput, "of_same": same, "once": once["per_second"]})
-            rates = f"{result['per_second']:,.0f} of {peak:,} (64 connections) and {once['per_second']:,.0f} (the same)"
+            goodput, of_same = result["per_second"] / peak, result["per_second"] / at_peak["per_second"]
+            results.add(name, number + 1, {**result, "peak_rate": peak, "goodput": goodput, "of_same": of_same, "same_rate": at_peak["per_second"]})
+            rates = f"{result['per_second']:,.0f} of {peak:,} (64 connections) and {at_peak['per_second']:,.0f} (the same)"
             say(f"round {number + 1} of {lab.rounds}: {name}: {rates}, {result['statuses']}")
     rows, bars = [], []
     for name in results.names():
         median, worst = (lambda column: results.median(name, column)), (lambda column: results.worst(name, column))
-        row = [name, *(f"{median(column):,.0f}" for column in ("peak_rate", "once", "rate"))]
+        row = [name, *(f"{median(column):,.0f}" for column in ("peak_rate", "same_rate", "rate"))]
         row += [f"{results.total(name, 'sent') / lab.rounds / lab.seconds:,.0f}", f"{median('per_second'):,.0f}"]
         row += [f"{median('goodput'):.2f}", f"{median('of_same'):.2f}"]
         row += [f"{results.total(name, 'bad') - results.total(name, 'errors'):,}", results.total(name, "errors")]
         row += [milliseconds(worst(column)) for column in ("p50_us", "p99_us", "p99_9_us", "max_us")] + [mib(worst("peak_kib"))]
         rows.append(row)
         bars.append(Bar(f"{name}: goodput of the peak over {CONNECTIONS} connections", median("goodput"), 0.9))
-        bars.append(Bar(f"{name}: goodput of what {MANY_CONNECTIONS:,} connections reach at its rate", median("of_same"), 0.9))
+        bars.append(Bar(f"{name}: goodput of what {MANY_CONNECTIONS:,} connections reach at the peak's rate", median("of_same"), 0.9))
         bars.append(Bar(f"{name}: answered or refused, p99.9", worst("p99_9_us") / 1000, 100, at_least=False, unit=" ms"))
         bars.append(Bar(f"{name}: peak memory", worst("peak_kib") / 1024, 128, at_least=False, unit=" MiB"))
         bars.append(Bar(f"{name}: neither answered nor refused", results.total(name, "errors"), 0, at_least=False))

@@ -45,9 +45,9 @@ pub(super) fn serve() -> ExitCode {
 /// A worker's own queue holds 256 tasks. What doesn't fit, and what another thread wakes, waits in a queue behind it; by Tokio's
 /// own measure of one turn in many the slowest of 1,000 busy connections waited five times as long as the median. So every
 /// second turn is for that queue, and no more connections are woken at once than get their turns before the next look at the
-/// network, in the order in which the kernel has them (docs/performance.md, overload).
+/// network, in the order in which the kernel has them: about half of [`TURNS_BETWEEN`] (docs/performance.md, overload).
 const EVENTS_AT_ONCE: usize = 16;
-const TASKS_BETWEEN: u32 = 31;
+const TURNS_BETWEEN: u32 = 31;
 const OVERFLOW_TURN: u32 = 2;
 
 /// A worker for each core but one, which is left to what the queue's confirmation needs: the thread that writes to the disk,
@@ -61,9 +61,9 @@ fn runtime() -> tokio::runtime::Builder {
     }
     builder
         .max_io_events_per_tick(EVENTS_AT_ONCE)
-        .event_interval(TASKS_BETWEEN)
-        .global_queue_interval(OVERFLOW_TURN);
-    builder.enable_all();
+        .event_interval(TURNS_BETWEEN)
+        .global_queue_interval(OVERFLOW_TURN)
+        .enable_all();
     builder
 }
 

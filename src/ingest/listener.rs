@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use super::proxy_protocol::{Identified, ProxyProtocol};
 use super::wire::{Phase, Timeouts, Wire, linger};
 use crate::shutdown::Signal;
-use crate::telemetry::metrics::{ConnectionGuard, ConnectionMetrics};
+use crate::telemetry::metrics::{ConnectionMetrics, Counted};
 
 /// The bounds of a plane's connections.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +193,7 @@ impl<I: Fn(IpAddr) -> bool, M> Plane<I, M> {
         self: Arc<Self>,
         mut stream: TcpStream,
         peer: SocketAddr,
-        mut open: (Slot, ConnectionGuard),
+        mut open: (Slot, Counted),
     ) where
         M: Fn(SocketAddr) -> S,
         S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
@@ -241,7 +241,7 @@ async fn serve_connection<S, B>(
     service: S,
     drain: Signal,
     metrics: ConnectionMetrics,
-    _open: (Slot, ConnectionGuard),
+    _open: (Slot, Counted),
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
@@ -26,7 +27,8 @@ type Handler = dyn Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync
 pub(crate) struct StandIn {
     pub address: SocketAddr,
     certificate: CertificateDer<'static>,
-    asked: Arc<Mutex<Vec<String>>>,
+    /// What it was asked so far, for those who wait for more.
+    pub asked: watch::Receiver<Vec<String>>,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -48,9 +50,8 @@ impl StandIn {
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let serving =
-            serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&asked), Arc::new(handler));
+        let (asking, asked) = watch::channel(Vec::new());
+        let serving = serve(listener, TlsAcceptor::from(Arc::new(config)), asking, Arc::new(handler));
         let serving = AbortOnDropHandle::new(tokio::spawn(serving));
         StandIn { address, certificate, asked, _serving: serving }
     }
@@ -73,24 +74,24 @@ impl StandIn {
 
     /// What it was asked so far: host and path.
     pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        self.asked.borrow().clone()
     }
 }
 
 async fn serve(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    asked: Arc<Mutex<Vec<String>>>,
+    asking: watch::Sender<Vec<String>>,
     handler: Arc<Handler>,
 ) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let (acceptor, asked, handler) = (acceptor.clone(), Arc::clone(&asked), Arc::clone(&handler));
+        let (acceptor, asking, handler) = (acceptor.clone(), asking.clone(), Arc::clone(&handler));
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let service = service_fn(|request: Request<Incoming>| {
                 let host = request.headers()[HOST].to_str().unwrap();
-                asked.lock().unwrap().push(format!("{host}{}", request.uri()));
+                asking.send_modify(|asked| asked.push(format!("{host}{}", request.uri())));
                 let response = handler(&request);
                 async move { Ok::<_, Infallible>(response) }
             });

@@ -192,27 +192,33 @@ pub struct ConnectionMetrics {
     proxy_headers_refused: Family<Reason, Counter>,
 }
 
-/// Counts one open connection until it is dropped.
+/// One of what a gauge counts, until it is dropped.
 #[derive(Debug)]
-pub struct ConnectionGuard(Gauge);
+pub struct Counted(Gauge);
+
+impl Counted {
+    fn by(gauge: &Gauge) -> Counted {
+        gauge.inc();
+        Counted(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
 
 impl ConnectionMetrics {
     /// Counts a connection as accepted, and as open until the guard is dropped.
-    pub fn open(&self) -> ConnectionGuard {
+    pub fn open(&self) -> Counted {
         self.accepted.inc();
-        self.open.inc();
-        ConnectionGuard(self.open.clone())
+        Counted::by(&self.open)
     }
 
     /// Counts a connection of a trusted proxy that was closed for its PROXY header.
     pub fn count_proxy_header(&self, reason: &'static str) {
         self.proxy_headers_refused.get_or_create(&Reason { reason }).inc();
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 
@@ -328,21 +334,10 @@ impl Default for Metrics {
     }
 }
 
-/// A request without an outcome.
-#[derive(Debug)]
-pub struct InFlight<'a>(&'a Gauge);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 impl Metrics {
     /// Counts a request as in flight until the guard is dropped.
-    pub fn begin_request(&self) -> InFlight<'_> {
-        self.in_flight.inc();
-        InFlight(&self.in_flight)
+    pub fn begin_request(&self) -> Counted {
+        Counted::by(&self.in_flight)
     }
 
     /// Counts a request's outcome.

@@ -58,8 +58,7 @@ impl<'a> Cursor<'a> {
     /// Moves over a name and the `>` behind it, if that is what comes next.
     #[inline]
     pub fn eat_tag_end(&mut self, name: &str) -> bool {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        let found = rest.get(name.len()) == Some(&b'>') && rest.starts_with(name.as_bytes());
+        let found = self.peek(name.len()) == Some(b'>') && self.starts_with(name);
         if found {
             self.at += name.len() + 1;
         }

@@ -193,18 +193,17 @@ impl<'a> Parser<'a> {
         if self.builder.depth() == 0 {
             return Err(start.error("an end tag has no start tag"));
         }
-        if self.cursor.eat_tag_end(open) {
-            self.builder.close_element();
-            return Ok(());
-        }
-        let name = self.read_name("an end tag has no name")?;
-        if name != open {
-            let (name, open) = (shorten(name), shorten(open));
-            return Err(start.error(format!("the end tag `{name}` does not match `{open}`")));
-        }
-        self.cursor.skip_space();
-        if !self.cursor.eat(">") {
-            return self.fail("the end tag must end in `>`");
+        // Nearly always it is the open name and nothing else, which needn't be read as a name.
+        if !self.cursor.eat_tag_end(open) {
+            let name = self.read_name("an end tag has no name")?;
+            if name != open {
+                let (name, open) = (shorten(name), shorten(open));
+                return Err(start.error(format!("the end tag `{name}` does not match `{open}`")));
+            }
+            self.cursor.skip_space();
+            if !self.cursor.eat(">") {
+                return self.fail("the end tag must end in `>`");
+            }
         }
         self.builder.close_element();
         Ok(())

@@ -104,10 +104,9 @@ impl EmbeddedWriter {
                             self.store.last.send_replace(number);
                             // By a task of the runtime: from here each path would have to be woken across threads.
                             runtime.spawn(async move {
-                                batch
-                                    .into_iter()
-                                    .zip(repeats)
-                                    .for_each(|(append, repeat)| append.settle(Ok(repeat)));
+                                for (append, repeat) in batch.into_iter().zip(repeats) {
+                                    append.settle(Ok(repeat));
+                                }
                             });
                             self.report_fullness();
                             self.rotate(runtime);

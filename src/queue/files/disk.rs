@@ -28,7 +28,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// redb takes a file that is longer than it left it for one whose rest is free.
+    /// Over a file as it lies there: redb takes one that is longer than it left it for one whose rest is free.
     ///
     /// # Errors
     /// The file doesn't say how long it is.

@@ -70,11 +70,9 @@ impl Running {
 
     /// Waits until the stand-in was asked so often.
     async fn asked(&self, times: usize) {
-        let until = Instant::now() + PATIENCE;
-        while self.server.asked().len() < times {
-            assert!(Instant::now() < until, "asked {:?}", self.server.asked());
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let mut asked = self.server.asked.clone();
+        let often = tokio::time::timeout(PATIENCE, asked.wait_for(|asked| asked.len() >= times)).await;
+        assert!(often.is_ok(), "asked {:?}", self.server.asked());
     }
 }
 
