@@ -210,14 +210,13 @@ async fn verify(
         public_url: integration.public_url.as_deref(),
     };
     // Watched before the first look, or a key that is fetched may come in between.
-    let mut arrivals = context.keys.as_ref().map(Keys::arrivals);
-    let until = Instant::now() + KEY_WAIT;
+    let mut arrivals = context.keys.as_ref().map(|keys| (keys.arrivals(), Instant::now() + KEY_WAIT));
     let verified = loop {
         let outcome = integration.verifier.verify(&signed);
         let may_wait = outcome.as_ref().is_err_and(Unverified::is_temporary);
         match &mut arrivals {
-            Some(arrivals) if may_wait => {
-                if !arrivals.next(until).await {
+            Some((arrivals, until)) if may_wait => {
+                if !arrivals.next(*until).await {
                     break outcome?;
                 }
             }

@@ -12,10 +12,12 @@ use http::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::admission::allowlist::Rule;
 use crate::payload::Payload;
 use crate::payload::search::json_stop;
+use crate::rfc3339::rfc3339;
 use crate::signature::Verifier;
 
 /// The version of the document; a change of meaning raises it.
@@ -86,11 +88,15 @@ impl Job {
     pub fn encode(parts: &Parts<'_>) -> Job {
         let raw_length = parts.payload.raw.as_ref().map_or(0, String::len);
         let mut out = Vec::with_capacity(1024 + parts.payload.json.len() + raw_length + raw_length / 8);
-        push_display(&mut out, format_args!("{{\"v\":{VERSION},\"id\":\"{}\",\"app\":", parts.id));
+        push_display(&mut out, format_args!("{{\"v\":{VERSION},\"id\":\""));
+        push(&mut out, parts.id.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]));
+        push(&mut out, "\",\"app\":");
         write_string(&mut out, parts.app);
         push(&mut out, ",\"integration\":");
         write_string(&mut out, parts.integration);
-        push_display(&mut out, format_args!(",\"received_at\":\"{:.6}\",\"source\":", parts.received_at));
+        push(&mut out, ",\"received_at\":\"");
+        out.extend_from_slice(&rfc3339(parts.received_at));
+        push(&mut out, "\",\"source\":");
         write_source(&mut out, parts);
         push(&mut out, ",\"event\":");
         write_optional(&mut out, parts.event);

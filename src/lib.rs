@@ -41,6 +41,7 @@ pub mod queue;
 #[path = "../tests/it/support/random.rs"]
 mod random;
 pub mod resolver;
+mod rfc3339;
 pub mod shutdown;
 pub mod signature;
 pub mod source;

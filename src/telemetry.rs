@@ -2,6 +2,7 @@
 
 mod lines;
 pub mod metrics;
+mod plain;
 pub mod queue;
 
 use std::io::{self, IsTerminal};
@@ -10,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 pub use self::lines::LinesGuard;
+use self::plain::Plain;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +53,8 @@ pub fn start_logging(config: &LogConfig) -> io::Result<LinesGuard> {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     let started = match config.format {
-        LogFormat::Text => subscriber.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Text if io::stderr().is_terminal() => subscriber.try_init(),
+        LogFormat::Text => subscriber.event_format(Plain).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).try_init(),
     };
     if started.is_ok() {

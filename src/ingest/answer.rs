@@ -56,7 +56,7 @@ impl Accepted {
 /// Writes the answer. A connection that many callers share (a trusted proxy's) isn't closed for one of them.
 pub fn answer(outcome: Result<Accepted, Rejection>, is_shared: bool) -> Answer {
     match outcome {
-        Ok(Accepted::Job { receipt, answer }) => profile::accept(answer, receipt.job, Timestamp::now()),
+        Ok(Accepted::Job { receipt, answer }) => profile::accept(answer, receipt.job, Timestamp::now),
         Ok(Accepted::Handshake(answer)) => answer.into_response(),
         Err(rejection) => reject(&rejection, is_shared),
     }

@@ -109,7 +109,7 @@ fn log(
     let integration = facts.integration.as_deref().unwrap_or("-");
     let bytes = facts.body_bytes;
     let status = status.as_u16();
-    let micros = elapsed.as_micros();
+    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     if facts.on_no_list {
         warn!(%id, %client, integration, "would be refused: the client is on no allowlist");
     }

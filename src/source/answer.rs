@@ -42,13 +42,13 @@ impl Answer {
     }
 
     /// Content type and body, if there is a body. A cXML response has an id and a time of its own.
-    pub fn content(self, job: Uuid, now: Timestamp) -> Option<Content> {
+    pub fn content(self, job: Uuid, now: fn() -> Timestamp) -> Option<Content> {
         match self {
             Answer::Standard => Some(("application/json", r#"{"result":true,"error":""}"#.into())),
             Answer::Empty200 | Answer::Empty204 => None,
             Answer::AdobeOp => Some(("application/json", r#"{"op":"success"}"#.into())),
             Answer::SalesforceAck => Some(("text/xml; charset=utf-8", SALESFORCE_ACK.into())),
-            Answer::Cxml => Some(("text/xml; charset=utf-8", cxml(job, now).into())),
+            Answer::Cxml => Some(("text/xml; charset=utf-8", cxml(job, now()).into())),
         }
     }
 }
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn each_answer_is_what_its_sender_reads() {
         let job = Uuid::parse_str("0199c2de-7a63-7cc1-b0f6-2f4a7d3a9e10").unwrap();
-        let now = "2025-12-10T14:30:00.5Z".parse().unwrap();
+        let now = || "2025-12-10T14:30:00.5Z".parse().unwrap();
         let json = |answer: Answer| {
             let (_, body) = answer.content(job, now).unwrap();
             convert(&body, &XmlOptions::default(), &XmlLimits::default()).unwrap()

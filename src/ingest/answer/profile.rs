@@ -16,7 +16,7 @@ const JOB_ID: HeaderName = HeaderName::from_static("x-retrieve-job-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The answer for a job that is durable.
-pub(super) fn accept(answer: source::Answer, job: Uuid, now: Timestamp) -> Answer {
+pub(super) fn accept(answer: source::Answer, job: Uuid, now: fn() -> Timestamp) -> Answer {
     let content = answer
         .content(job, now)
         .map(|(media_type, body)| (HeaderValue::from_static(media_type), bytes_of(body)));
@@ -53,7 +53,7 @@ mod tests {
 
     /// Status, headers in order of name, body.
     fn wire(answer: source::Answer) -> String {
-        let now = "2025-12-10T14:30:00.5Z".parse().unwrap();
+        let now = || "2025-12-10T14:30:00.5Z".parse().unwrap();
         let (head, body) = accept(answer, JOB.parse().unwrap(), now).into_parts();
         let mut headers: Vec<String> =
             head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
