@@ -80,13 +80,13 @@ pub struct Parts<'a> {
     /// The request's head.
     pub request: &'a http::request::Parts,
     /// The payload as JSON.
-    pub payload: &'a Payload,
+    pub payload: &'a Payload<'a>,
 }
 
 impl Job {
     /// Writes the document. Optional members that have no value are null.
     pub fn encode(parts: &Parts<'_>) -> Job {
-        let raw_length = parts.payload.raw.as_ref().map_or(0, String::len);
+        let raw_length = parts.payload.raw.as_ref().map_or(0, |raw| raw.len());
         let mut out = Vec::with_capacity(1024 + parts.payload.json.len() + raw_length + raw_length / 8);
         push_display(&mut out, format_args!("{{\"v\":{VERSION},\"id\":\""));
         push(&mut out, parts.id.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]));
@@ -175,7 +175,7 @@ fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap, verifier: &Verifier) {
     out.push(b'}');
 }
 
-fn write_data(out: &mut Vec<u8>, payload: &Payload) {
+fn write_data(out: &mut Vec<u8>, payload: &Payload<'_>) {
     push(out, "{\"format\":\"");
     push(out, payload.format.as_str());
     push(out, "\",\"data\":");
@@ -267,7 +267,7 @@ mod tests {
     use crate::admission::allowlist::Proof;
     use crate::payload::Format;
 
-    fn document(payload: &Payload) -> String {
+    fn document(payload: &Payload<'_>) -> String {
         let request = http::Request::post("/integration/demo?shop=a%20b")
             .header("Content-Type", "application/json")
             .header("X-Shopify-Topic", "orders/create")
@@ -305,7 +305,7 @@ mod tests {
         let json = Bytes::from_static(b"{ \"id\": 12345678901234567890,\n \"id\": 1.50 }");
         insta::assert_snapshot!(document(&Payload { format: Format::Json, json, raw: None }));
         let json = Bytes::from_static(b"{\"a\":null}");
-        let raw = Some("<?xml version=\"1.0\"?>\n<a\t/>".to_owned());
+        let raw = Some("<?xml version=\"1.0\"?>\n<a\t/>".into());
         let xml = document(&Payload { format: Format::Xml, json, raw });
         insta::assert_snapshot!(&xml[xml.find("\"data\":").unwrap()..]);
     }

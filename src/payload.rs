@@ -99,13 +99,13 @@ impl Format {
 
 /// A body as one JSON value.
 #[derive(Debug)]
-pub struct Payload {
+pub struct Payload<'a> {
     /// What it was written in.
     pub format: Format,
     /// The value's text: valid JSON without white space around it.
     pub json: Bytes,
     /// The original text of an XML body, unless the integration leaves it out.
-    pub raw: Option<String>,
+    pub raw: Option<Cow<'a, str>>,
 }
 
 /// Where a text is malformed. Lines and columns count from 1, columns in characters.
@@ -163,24 +163,25 @@ fn name_of(format: Format) -> &'static str {
     }
 }
 
-impl Payload {
+impl<'a> Payload<'a> {
     /// Turns a verified body into one JSON value. What `Content-Encoding` says is undone already ([`inflate`]).
     /// `is_xml` is the path's word, which outranks the settings', the preset's and the content type's.
     ///
     /// # Errors
     /// What is wrong with the body and where, or which header names something that can't be read.
     pub fn decode(
-        body: &Verified,
+        body: &'a Verified,
         headers: &HeaderMap,
         is_xml: bool,
         options: &PayloadOptions,
-    ) -> Result<Payload, PayloadError> {
+    ) -> Result<Payload<'a>, PayloadError> {
         let rules = options.source.map_or(NO_RULES, |source| source.body);
         if rules.empty && body.body().trim_ascii().is_empty() {
             return Ok(Payload { format: Format::Json, json: Bytes::from_static(b"null"), raw: None });
         }
         if let Some(Cow::Owned(json)) = options.source.map(|source| source.content(body)) {
-            return decode_as(Format::Json, None, &json.into(), options);
+            let json = decode_json(&json.into(), options)?;
+            return Ok(Payload { format: Format::Json, json, raw: None });
         }
         let (format, media_type) = format(body.body(), headers, is_xml, rules, options)?;
         decode_as(format, media_type.as_ref(), body.body(), options)
@@ -260,19 +261,19 @@ fn media_type(headers: &HeaderMap) -> Result<Option<MediaType>, PayloadError> {
     }
 }
 
-fn decode_as(
+fn decode_as<'a>(
     format: Format,
     media_type: Option<&MediaType>,
-    body: &Bytes,
+    body: &'a Bytes,
     options: &PayloadOptions,
-) -> Result<Payload, PayloadError> {
+) -> Result<Payload<'a>, PayloadError> {
     let charset = media_type.and_then(|media_type| media_type.charset.as_deref());
     let limits = &options.limits;
     if !matches!(format, Format::Xml | Format::Text) {
         require_utf8(charset)?;
     }
     let json = match format {
-        Format::Json => body.slice_ref(json::validate_within(body, limits.depth)?.as_bytes()),
+        Format::Json => decode_json(body, options)?,
         Format::NdJson => ndjson::convert(body, limits)?.into(),
         Format::Form => form::convert_within(body, limits.form_fields)?.into(),
         Format::Multipart => {
@@ -285,7 +286,15 @@ fn decode_as(
     Ok(Payload { format, json, raw: None })
 }
 
-fn decode_xml(body: &[u8], charset: Option<&str>, options: &PayloadOptions) -> Result<Payload, PayloadError> {
+fn decode_json(body: &Bytes, options: &PayloadOptions) -> Result<Bytes, PayloadError> {
+    Ok(body.slice_ref(json::validate_within(body, options.limits.depth)?.as_bytes()))
+}
+
+fn decode_xml<'a>(
+    body: &'a [u8],
+    charset: Option<&str>,
+    options: &PayloadOptions,
+) -> Result<Payload<'a>, PayloadError> {
     let malformed = |error: xml::XmlError| PayloadError::Malformed {
         format: Format::Xml,
         position: Position { line: error.line as usize, column: error.column as usize },
@@ -296,7 +305,7 @@ fn decode_xml(body: &[u8], charset: Option<&str>, options: &PayloadOptions) -> R
     }
     let text = xml::decode(body, charset).map_err(malformed)?;
     let json = xml::convert(&text, &options.xml, &options.limits.xml()).map_err(malformed)?;
-    let raw = (!options.drop_raw_xml).then(|| text.into_owned());
+    let raw = (!options.drop_raw_xml).then_some(text);
     Ok(Payload { format: Format::Xml, json: json.into(), raw })
 }
 

@@ -31,7 +31,11 @@ impl Charset {
 
     /// The character set of a label, in any case. The Encoding Standard's replacement encodings aren't known.
     pub fn find(label: &str) -> Option<Charset> {
-        let label = label.trim_ascii().to_ascii_lowercase();
+        let label = label.trim_ascii();
+        if label.eq_ignore_ascii_case("utf-8") {
+            return Some(Charset::UTF8);
+        }
+        let label = label.to_ascii_lowercase();
         match label.as_str() {
             "us-ascii" | "ascii" | "ansi_x3.4-1968" | "iso646-us" => Some(Charset::Ascii),
             "iso-8859-1" | "iso8859-1" | "iso_8859-1" | "iso88591" | "latin1" | "l1" | "cp819" | "ibm819" => {

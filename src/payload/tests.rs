@@ -74,7 +74,8 @@ fn the_content_type_decides_unless_the_path_says_xml() {
         ("application/json", unsupported("text/plain, application/json").map(|_: String| ())),
     ] {
         twice.append(CONTENT_TYPE, content_type.parse().unwrap());
-        let result = Payload::decode(&Verified::for_test(b"1"), &twice, false, &PayloadOptions::default());
+        let body = Verified::for_test(b"1");
+        let result = Payload::decode(&body, &twice, false, &PayloadOptions::default());
         assert_eq!(result.map(drop).map_err(|error| error.to_string()), expect);
     }
     for content_type in ["application/json", "text/plain", "application/x-www-form-urlencoded"] {
@@ -110,8 +111,8 @@ fn job_data(content_type: &str, body: &[u8]) -> Result<(Vec<u8>, String), Payloa
     let request =
         http::Request::post("/integration/demo").header("content-type", content_type).body(()).unwrap();
     let request = request.into_parts().0;
-    let payload =
-        Payload::decode(&Verified::for_test(body), &request.headers, false, &PayloadOptions::default())?;
+    let body = Verified::for_test(body);
+    let payload = Payload::decode(&body, &request.headers, false, &PayloadOptions::default())?;
     let job = Job::encode(&Parts {
         id: uuid::Uuid::nil(),
         app: "default",
@@ -233,7 +234,8 @@ proptest! {
 fn settings_and_presets_outrank_the_content_type() {
     let read = |options: &PayloadOptions, content_type: &str, is_xml: bool, body: &[u8]| {
         let headers = [(CONTENT_TYPE, content_type.parse().unwrap())].into_iter().collect();
-        let payload = Payload::decode(&Verified::for_test(body), &headers, is_xml, options);
+        let body = Verified::for_test(body);
+        let payload = Payload::decode(&body, &headers, is_xml, options);
         payload.map(|payload| payload.format).map_err(|error| error.to_string())
     };
     let preset =

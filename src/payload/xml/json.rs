@@ -38,7 +38,7 @@ pub fn write(
         limits,
         has_plain_keys: [&options.attribute_prefix, &options.text_key].into_iter().all(is_plain),
         out: String::with_capacity(text.len().min(limits.output_bytes)),
-        open: Vec::new(),
+        open: Vec::with_capacity(8),
         depth: 0,
     };
     let mut next = match options.root {

@@ -116,7 +116,7 @@ impl<'a> Names<'a> {
         } else {
             let prefix = self.options.attribute_prefix.as_str();
             let local = local(name, self.options.strip_prefixes);
-            self.numbers.number(Cow::Owned(format!("{prefix}{local}")))
+            self.numbers.number(Cow::Owned([prefix, local].concat()))
         };
         self.attributes.insert(name, Attribute { key, element });
         Ok(key)

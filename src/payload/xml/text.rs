@@ -32,6 +32,9 @@ impl Chain {
     pub const EMPTY: Self = Self { first: NONE, last: NONE, last_solid: NONE, size: 0 };
 }
 
+/// Room is made at first for so many bytes of copies, once there is one.
+const COPIES_BYTES: usize = 64;
+
 /// Every piece of text of a document.
 pub struct Texts<'a> {
     pieces: Vec<Piece<'a>>,
@@ -82,6 +85,9 @@ impl<'a> Texts<'a> {
         if self.extend_copy(chain.last, text) {
             chain.size += text.len();
             return chain.last;
+        }
+        if self.copies.is_empty() {
+            self.copies.reserve(COPIES_BYTES);
         }
         let start = to_number(self.copies.len());
         self.copies.push_str(text);

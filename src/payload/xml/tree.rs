@@ -38,7 +38,7 @@ pub struct Node {
 
 /// Room is made at first for a node and a piece of text in so many bytes, which few documents have
 /// more of: `<sku>A-17</sku>` and a line's indentation. It takes as much memory as the document.
-const BYTES_PER_NODE: usize = 64;
+const BYTES_PER_NODE: usize = 40;
 
 /// An element whose end tag has not come yet.
 struct Open<'a> {
