@@ -18,7 +18,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -67,9 +67,6 @@ struct Flags {
     /// Connections that are kept open
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// From how many loopback addresses they come (127.0.0.1, 127.0.0.2, …)
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
-    sources: u8,
     /// For how long
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -137,8 +134,8 @@ fn main() -> Result<(), Failure> {
 
 async fn run(flags: Flags) -> Result<(), Failure> {
     let mut connections = Vec::new();
-    for number in 0..flags.connections {
-        connections.push(connect(&flags, number).await?);
+    for _ in 0..flags.connections {
+        connections.push(connect(flags.address).await?);
     }
     let request = request(&flags)?;
     let digits = request.windows(NUMBER.len()).position(|window| window == NUMBER.as_bytes());
@@ -156,8 +153,7 @@ async fn run(flags: Flags) -> Result<(), Failure> {
     });
     let tasks: Vec<_> = connections
         .into_iter()
-        .enumerate()
-        .map(|(number, connection)| tokio::spawn(send_what_is_due(Arc::clone(&plan), number, connection)))
+        .map(|connection| tokio::spawn(send_what_is_due(Arc::clone(&plan), connection)))
         .collect();
     let pacer = {
         let plan = Arc::clone(&plan);
@@ -226,7 +222,7 @@ impl Plan {
 }
 
 /// Takes the next request that is due whenever this connection is free.
-async fn send_what_is_due(plan: Arc<Plan>, place: usize, connection: Connection) -> Samples {
+async fn send_what_is_due(plan: Arc<Plan>, connection: Connection) -> Samples {
     let mut samples = Samples::default();
     let mut connection = Some(connection);
     while let Ok(permit) = plan.due.acquire().await {
@@ -239,8 +235,7 @@ async fn send_what_is_due(plan: Arc<Plan>, place: usize, connection: Connection)
         let from = if plan.flags.drop { now } else { plan.due_at(number) };
         samples.delays.push(now.saturating_duration_since(from));
         let outcome =
-            match tokio::time::timeout(ANSWER_TIMEOUT, exchange(&plan, place, number, &mut connection)).await
-            {
+            match tokio::time::timeout(ANSWER_TIMEOUT, exchange(&plan, number, &mut connection)).await {
                 Ok(outcome) => outcome,
                 Err(elapsed) => Err(elapsed.into()),
             };
@@ -263,19 +258,14 @@ async fn send_what_is_due(plan: Arc<Plan>, place: usize, connection: Connection)
     samples
 }
 
-async fn exchange(
-    plan: &Plan,
-    place: usize,
-    number: u64,
-    slot: &mut Option<Connection>,
-) -> Result<u16, Failure> {
+async fn exchange(plan: &Plan, number: u64, slot: &mut Option<Connection>) -> Result<u16, Failure> {
     let mut request = Cow::Borrowed(&plan.request[..]);
     if let Some(digits) = &plan.digits {
         request.to_mut()[digits.clone()].copy_from_slice(format!("{number:0DIGITS$}").as_bytes());
     }
     let connection = match slot {
         Some(connection) => connection,
-        None => slot.insert(connect(&plan.flags, place).await?),
+        None => slot.insert(connect(plan.flags.address).await?),
     };
     // A server may refuse and close before it has read everything; then its answer counts.
     let written = connection.stream.write_all(&request).await;
@@ -320,11 +310,8 @@ impl Head {
     }
 }
 
-async fn connect(flags: &Flags, place: usize) -> Result<Connection, Failure> {
-    let socket = TcpSocket::new_v4()?;
-    let source = u8::try_from(place % usize::from(flags.sources))? + 1;
-    socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, source)), 0))?;
-    let stream = socket.connect(flags.address).await?;
+async fn connect(address: SocketAddr) -> Result<Connection, Failure> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(Connection { stream, read: BytesMut::with_capacity(1024) })
 }

@@ -4,7 +4,7 @@ import os
 
 from . import bodies, load
 from .bodies import ORDER_BYTES
-from .contestants import Gateway
+from .contestants import BareHyper, Gateway
 from .journal import bring_back, fill, take_away
 from .load import CONNECTIONS
 from .machine import Failure, say
@@ -17,6 +17,7 @@ SATURATION_SECONDS = 3
 # What Redis answered must be there after a kill, or the counts couldn't be exact.
 APPEND_ONLY = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 BACKLOG = 50_000
+LARGE_JOURNAL = {"RETRIEVE_JOURNAL_LIMIT": "64GiB"}
 
 SIGNED = """
 [[integration]]
@@ -30,22 +31,26 @@ def matrix(lab):
     order, document = bodies.ORDER, bodies.XML_ORDER
     headers = bodies.shopify_headers(order)
     plain = lambda server: server.request(order)
+    bare = lambda name: BareHyper(lab.shop, lab.programs)
+    gateway = lambda **options: lambda name: Gateway(lab.shop, lab.programs, name=name, **options)
     signed = lambda server: server.request(order, headers=headers)
     xml = lambda server: server.request(document, "bench/xml", {"content-type": "application/xml"})
     cases = {
-        "Redis": (plain, {}, steady),
-        "Redis, signature verified": (signed, {"integrations": SIGNED, "settings": {"SECRET": bodies.SECRET}}, steady),
-        "Redis, XML": (xml, {}, steady),
-        "embedded": (plain, {"queue": "embedded"}, steady),
-        "Redis down": (plain, {"settings": {"RETRIEVE_JOURNAL_LIMIT": "64GiB"}}, down),
-        "Redis back": (plain, {"settings": {"RETRIEVE_JOURNAL_LIMIT": "64GiB"}, "redis": APPEND_ONLY}, back),
+        # What the machine and the generator do by themselves at about the same rates.
+        BareHyper.name: (plain, bare, steady),
+        "Redis": (plain, gateway(), steady),
+        "Redis, signature verified": (signed, gateway(integrations=SIGNED, settings={"SECRET": bodies.SECRET}), steady),
+        "Redis, XML": (xml, gateway(), steady),
+        "embedded": (plain, gateway(queue="embedded"), steady),
+        "Redis down": (plain, gateway(settings=LARGE_JOURNAL), down),
+        "Redis back": (plain, gateway(settings=LARGE_JOURNAL, redis=APPEND_ONLY), back),
     }
     names = [name for name in cases if lab.wants(name)]
     results, problems = Results(), []
     for number in range(lab.rounds):
         for name in in_turn(names, number):
-            request, options, measure = cases[name]
-            server = Gateway(lab.shop, lab.programs, name=name, **options).start()
+            request, make, measure = cases[name]
+            server = make(name).start()
             for share, result in measure(lab, server, request(server)):
                 results.add(f"{name}, {share} %", number + 1, result)
                 delay = milliseconds(result["p99_9_us"])
@@ -59,7 +64,8 @@ def matrix(lab):
 WORDS = (
     f"An order of {ORDER_BYTES:,} bytes over {CONNECTIONS} connections; latency counts from the moment when an order was due. The rate "
     f"is a share of what wrk reached on the same process just before ({SATURATION_SECONDS} s). Redis down: all orders go to the "
-    f"outage journal. Redis back: {BACKLOG:,} orders lie there when Redis and the load start together. p50 and p99 are medians of "
+    f"outage journal. Redis back: {BACKLOG:,} orders lie there when Redis and the load start together. Bare hyper answers without doing "
+    "anything: what of a latency is the machine's and the generator's. p50 and p99 are medians of "
     "the rounds, the rest is the worst round; behind is how late orders were sent (p99.9), because all connections waited or the generator was late."
 )
 
@@ -87,10 +93,10 @@ def back(lab, server, request):
         bring_back(server)
 
 
-def saturated_rate(server, request):
-    load.closed_loop(server, request, CONNECTIONS, 1)
+def saturated_rate(server, request, connections=CONNECTIONS):
+    load.closed_loop(server, request, connections, 1)
     load.wait_idle(server)
-    result = load.closed_loop(server, request, CONNECTIONS, SATURATION_SECONDS)
+    result = load.closed_loop(server, request, connections, SATURATION_SECONDS)
     load.wait_idle(server)
     return int(result["per_second"])
 
@@ -129,8 +135,8 @@ def matrix_bars(results):
 
 TIMES = 5
 MANY_CONNECTIONS = 1000
-# The gateway takes 256 connections from one address.
-SOURCES = 8
+# All of them come from one address, and the gateway takes 256 from one.
+MANY_FROM_ONE = {"RETRIEVE_MAX_CONNECTIONS_PER_ADDRESS": str(MANY_CONNECTIONS)}
 
 
 def overload(lab):
@@ -139,52 +145,59 @@ def overload(lab):
     if len(cores) < 2:
         raise Failure("overload needs two cores")
     body = bodies.ORDER
+    gateway = lambda **options: Gateway(lab.shop, lab.programs, settings=MANY_FROM_ONE, **options)
+    servers = {
+        BareHyper.name: lambda name: BareHyper(lab.shop, lab.programs),
+        "gateway, Redis": lambda name: gateway(name=name),
+        "gateway, embedded": lambda name: gateway(queue="embedded", name=name),
+    }
     results, problems = Results(), []
     for number in range(lab.rounds):
-        for queue in ("redis", "embedded"):
-            name = "gateway, Redis" if queue == "redis" else "gateway, embedded"
+        for name, make in servers.items():
             if not lab.wants(name):
                 continue
             try:
                 os.sched_setaffinity(0, cores[:1])
-                server = Gateway(lab.shop, lab.programs, queue=queue, name=name).start()
+                server = make(name).start()
                 os.sched_setaffinity(0, cores[1:2])
                 request = server.request(body)
-                peak = saturated_rate(server, request)
-                options = ("--drop", "--sources", SOURCES)
-                # The same connections at a fifth of that rate: what their number costs isn't overload's.
-                at_peak = load.open_loop(server, request, peak, MANY_CONNECTIONS, SATURATION_SECONDS, *options)
-                load.wait_idle(server)
-                result = load.open_loop(server, request, peak * TIMES, MANY_CONNECTIONS, lab.seconds, *options)
+                peak, many = (saturated_rate(server, request, connections) for connections in (CONNECTIONS, MANY_CONNECTIONS))
+                result = {"peak_rate": peak, "many_rate": many, "many_share": many / peak}
+                # Bare hyper takes more than the generator can send.
+                if name != BareHyper.name:
+                    result.update(load.open_loop(server, request, peak * TIMES, MANY_CONNECTIONS, lab.seconds, "--drop"))
+                    result.update(goodput=result["per_second"] / peak, of_many=result["per_second"] / many)
                 load.count(server, problems)
                 server.end()
             finally:
                 os.sched_setaffinity(0, cores)
                 lab.shop.clear()
-            goodput, of_same = result["per_second"] / peak, result["per_second"] / at_peak["per_second"]
-            results.add(name, number + 1, {**result, "peak_rate": peak, "goodput": goodput, "of_same": of_same, "same_rate": at_peak["per_second"]})
-            rates = f"{result['per_second']:,.0f} of {peak:,} (64 connections) and {at_peak['per_second']:,.0f} (the same)"
-            say(f"round {number + 1} of {lab.rounds}: {name}: {rates}, {result['statuses']}")
+            results.add(name, number + 1, result)
+            answered = f", {result['per_second']:,.0f} in overload, {result['statuses']}" if "statuses" in result else ""
+            say(f"round {number + 1} of {lab.rounds}: {name}: {peak:,} over {CONNECTIONS} connections, {many:,} over {MANY_CONNECTIONS:,}{answered}")
+    head = ["server", f"over {CONNECTIONS}/s", f"over {MANY_CONNECTIONS:,}/s", "of the first", "due/s", "sent/s", "answered 200/s"]
+    head += [f"of the peak over {CONNECTIONS}", f"over {MANY_CONNECTIONS:,}", "refused", "errors"]
+    head += ["p50 ms", "p99 ms", "p99.9 ms", "max ms", "peak MiB"]
     rows, bars = [], []
     for name in results.names():
         median, worst = (lambda column: results.median(name, column)), (lambda column: results.worst(name, column))
-        row = [name, *(f"{median(column):,.0f}" for column in ("peak_rate", "same_rate", "rate"))]
-        row += [f"{results.total(name, 'sent') / lab.rounds / lab.seconds:,.0f}", f"{median('per_second'):,.0f}"]
-        row += [f"{median('goodput'):.2f}", f"{median('of_same'):.2f}"]
+        row = [name, f"{median('peak_rate'):,.0f}", f"{median('many_rate'):,.0f}", f"{median('many_share'):.2f}"]
+        if name == BareHyper.name:
+            rows.append(row + [""] * (len(head) - len(row)))
+            continue
+        row += [f"{median('rate'):,.0f}", f"{results.total(name, 'sent') / lab.rounds / lab.seconds:,.0f}", f"{median('per_second'):,.0f}"]
+        row += [f"{median('goodput'):.2f}", f"{median('of_many'):.2f}"]
         row += [f"{results.total(name, 'bad') - results.total(name, 'errors'):,}", results.total(name, "errors")]
         row += [milliseconds(worst(column)) for column in ("p50_us", "p99_us", "p99_9_us", "max_us")] + [mib(worst("peak_kib"))]
         rows.append(row)
         bars.append(Bar(f"{name}: goodput of the peak over {CONNECTIONS} connections", median("goodput"), 0.9))
-        bars.append(Bar(f"{name}: goodput of what {MANY_CONNECTIONS:,} connections reach at the peak's rate", median("of_same"), 0.9))
+        bars.append(Bar(f"{name}: goodput of the peak over {MANY_CONNECTIONS:,} connections", median("of_many"), 0.9))
         bars.append(Bar(f"{name}: answered or refused, p99.9", worst("p99_9_us") / 1000, 100, at_least=False, unit=" ms"))
         bars.append(Bar(f"{name}: peak memory", worst("peak_kib") / 1024, 128, at_least=False, unit=" MiB"))
         bars.append(Bar(f"{name}: neither answered nor refused", results.total(name, "errors"), 0, at_least=False))
-    many = f"over {MANY_CONNECTIONS:,}"
-    head = ["server", "peak/s", f"{many}/s", "due/s", "sent/s", "answered 200/s", "of the peak", f"of that {many}", "refused", "errors"]
-    head += ["p50 ms", "p99 ms", "p99.9 ms", "max ms", "peak MiB"]
     words = (
-        f"Gateway and Redis on one core, the generator on another. The peak is wrk's over {CONNECTIONS} connections; then as many "
-        f"orders fall due over {MANY_CONNECTIONS:,} connections from {SOURCES} addresses, and then {TIMES} times as many. What falls due "
-        "while all of them wait for an answer is never sent; latency counts from sending. Latencies and memory are the worst of the rounds."
+        f"The server, and Redis, on one core, the generator on another. First wrk's rates over {CONNECTIONS} and over {MANY_CONNECTIONS:,} "
+        f"connections; then {TIMES} times as many orders as the first fall due over {MANY_CONNECTIONS:,}. What falls due while all of them "
+        "wait for an answer is never sent; latency counts from sending. Latencies and memory are the worst of the rounds."
     )
     return Section("overload", "Overload", words, [table(head, rows)], bars, problems, results.rows)
