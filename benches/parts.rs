@@ -17,6 +17,8 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, Request, request};
 use jiff::Timestamp;
+use quick_xml::Reader;
+use quick_xml::events::Event;
 use retrieve_gateway::admission::allowlist::{Allowlist, Entry, Proof, Rule};
 use retrieve_gateway::admission::networks::NetworkTable;
 use retrieve_gateway::config::{Config, env};
@@ -29,7 +31,7 @@ use retrieve_gateway::queue::journal::Document;
 use retrieve_gateway::queue::producer::Epoch;
 use retrieve_gateway::queue::redis::{Keys, script};
 use retrieve_gateway::signature::{SignedRequest, Verifier};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 const ORDER: &str = include_str!("order.json");
@@ -45,15 +47,17 @@ type Part = Box<dyn FnMut()>;
 type Prepare = fn() -> Part;
 
 /// What the parts are called, and how each is prepared.
-const PARTS: [(&str, Prepare); 11] = [
+const PARTS: [(&str, Prepare); 13] = [
     ("route", route),
     ("client address, no proxy", || address(false)),
     ("client address, behind a proxy", || address(true)),
     ("allowlist of 10", || allowlist(10)),
     ("allowlist of 100,000", || allowlist(100_000)),
     ("signature of 2 KB (Shopify)", signature),
+    ("SHA-256 of 2 KB alone", || Box::new(|| consume(Sha256::digest(black_box(ORDER.as_bytes()))))),
     ("JSON of 2 KB", || Box::new(|| consume(json::validate(black_box(ORDER.as_bytes())).expect("valid")))),
     ("XML of 2 KB", xml),
+    ("XML of 2 KB, quick-xml's events alone", || Box::new(|| xml_events(black_box(XML_ORDER)))),
     ("job of 2 KB", job),
     ("batch of 1 job", || batch(1)),
     ("batch of 32 jobs", || batch(32)),
@@ -176,6 +180,12 @@ fn signature() -> Part {
 fn xml() -> Part {
     let (options, limits) = (XmlOptions::default(), XmlLimits::default());
     Box::new(move || consume(convert(black_box(XML_ORDER), &options, &limits).expect("well-formed")))
+}
+
+/// What reading takes that makes nothing of what it reads.
+fn xml_events(text: &str) {
+    let mut reader = Reader::from_str(text);
+    while black_box(reader.read_event().expect("well-formed")) != Event::Eof {}
 }
 
 fn job() -> Part {

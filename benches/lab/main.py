@@ -6,7 +6,7 @@ import datetime
 import signal
 import sys
 
-from . import append, bodies, contestants, instructions, journal, machine, open_loops, pairs, report, saturated
+from . import append, bodies, contestants, disk, instructions, journal, machine, open_loops, pairs, report, saturated
 from .machine import Failure, Workshop, say
 
 SCENARIOS = {
@@ -22,6 +22,7 @@ SCENARIOS = {
     "journal-depth": journal.depth,
     "scale": saturated.scale,
     "shards": saturated.shards,
+    "disk": disk.scenario,
     "instructions": instructions.scenario,
 }
 HELP = """
@@ -38,6 +39,7 @@ scenarios (all of them unless some are named):
   journal-depth  what 10,000, 100,000 and 300,000 orders in the outage journal cost
   scale          10, 10,000 and 1,000,000 integrations; 10 and 100,000 allowlist entries
   shards         1, 2, 4 and 8 streams
+  disk           an fsync of a batch, by how many places it is written to
   instructions   the parts of a request's path one by one, in instructions and nanoseconds
 
 Contestants alternate in rounds, so that a noisy machine favours none; ratios are taken within a round. It installs what it
