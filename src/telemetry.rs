@@ -1,5 +1,7 @@
 //! Logs and metrics.
 
+#[cfg(test)]
+pub(crate) mod captured;
 mod lines;
 pub mod metrics;
 mod plain;

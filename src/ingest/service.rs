@@ -127,29 +127,14 @@ fn log(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::Mutex;
-
     use http_body_util::BodyExt;
 
     use super::*;
-
-    /// Log lines, for a test to read.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::captured::Captured;
 
     #[tokio::test]
     async fn a_panic_on_the_path_is_one_500_one_count_and_one_line() {
-        let lines = Lines::default();
+        let lines = Captured::default();
         let writer = lines.clone();
         let subscriber =
             tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
@@ -169,7 +154,7 @@ mod tests {
         let text = metrics.encode(0, true);
         assert!(text.contains("retrieve_requests_total{outcome=\"bug\",status=\"500\"} 1"), "{text}");
         assert!(text.contains("retrieve_requests_in_flight 0"), "a panic leaves nothing in flight");
-        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let log = lines.take();
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(log.contains("ERROR") && log.contains("status=500") && log.contains("code=\"bug\""), "{log}");
     }

@@ -117,29 +117,14 @@ impl Write for Escaping<'_, '_> {
 mod tests {
     use std::io;
     use std::net::Ipv4Addr;
-    use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::telemetry::captured::Captured;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Lines {
-        /// What was written, but for the times at the begin of the lines.
-        fn without_times(&self) -> String {
-            let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-            let length = crate::rfc3339::LENGTH_BYTES;
-            text.split_inclusive('\n').map(|line| line.get(length..).unwrap_or(line)).collect()
-        }
+    /// What was written, but for the times at the begin of the lines.
+    fn without_times(lines: &Captured) -> String {
+        let length = crate::rfc3339::LENGTH_BYTES;
+        lines.take().split_inclusive('\n').map(|line| line.get(length..).unwrap_or(line)).collect()
     }
 
     /// Each kind of value, and texts that need escapes.
@@ -160,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_lines_are_those_of_tracing_subscriber() {
-        let lines = Lines::default();
+        let lines = Captured::default();
         let writer = lines.clone();
         let subscriber = move || {
             let writer = writer.clone();
@@ -171,9 +156,9 @@ mod tests {
                 .with_writer(move || writer.clone())
         };
         tracing::subscriber::with_default(subscriber().finish(), events);
-        let expect = lines.without_times();
+        let expect = without_times(&lines);
         tracing::subscriber::with_default(subscriber().event_format(Plain).finish(), events);
-        assert_eq!(lines.without_times(), expect);
+        assert_eq!(without_times(&lines), expect);
         let first = "  INFO accepted id=127.0.0.1 integration=\"shop\" bytes=2048 status=200\n";
         assert!(
             expect.starts_with(first) && expect.contains("given as a field \\x08\\x0c\\x7f why=1"),
