@@ -96,15 +96,21 @@ pub struct Frames {
 
 /// A record as bytes.
 pub fn encode(kind: Kind, numbers: (u64, u64), content: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER_BYTES + content.len());
-    append(&mut out, kind, numbers, content);
+    let mut out = vec![0; HEADER_BYTES + content.len()];
+    put(&mut out, kind, numbers, content);
     out
 }
 
-/// Puts a record behind others.
-pub fn append(out: &mut Vec<u8>, kind: Kind, numbers: (u64, u64), content: &[u8]) {
-    out.extend_from_slice(&header_of(kind, numbers, content));
-    out.extend_from_slice(content);
+/// Writes a record to where these bytes begin. Returns those behind it.
+///
+/// # Panics
+/// There are fewer bytes than it takes.
+pub fn put<'a>(out: &'a mut [u8], kind: Kind, numbers: (u64, u64), content: &[u8]) -> &'a mut [u8] {
+    let (header, behind) = out.split_at_mut(HEADER_BYTES);
+    header.copy_from_slice(&header_of(kind, numbers, content));
+    let (body, behind) = behind.split_at_mut(content.len());
+    body.copy_from_slice(content);
+    behind
 }
 
 fn header_of(kind: Kind, numbers: (u64, u64), content: &[u8]) -> [u8; HEADER_BYTES] {

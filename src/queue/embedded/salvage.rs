@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableTable};
 
-use super::table::{
-    self, BATCHES, JOBS, SEEN, Total, decode_mark, note_first, note_latest, note_voids, prepare,
-};
+use super::table::{self, JOBS, SEEN, Total, decode_mark, note_first, note_latest, note_voids, prepare};
 use crate::queue::files::{Loss, Salvage};
 use crate::queue::frame::{self, Found, Frames, Kind};
 
@@ -89,7 +87,7 @@ struct Salvaged<Jobs, Marks> {
     voids: Vec<(u64, u64)>,
 }
 
-/// Writes that into a new file. Each job is a batch of its own there.
+/// Writes that into a new file. Each job is a value of its own there.
 fn write_salvaged(
     file: &Database,
     salvaged: Salvaged<
@@ -107,12 +105,10 @@ fn write_salvaged(
     let mut latest = 0;
     {
         let mut jobs = transaction.open_table(JOBS)?;
-        let mut batches = transaction.open_table(BATCHES)?;
         for ((number, time), document) in salvaged.jobs {
-            jobs.insert(number, frame::encode(Kind::Job, (number, time), &document).as_slice())?;
-            total.jobs += 1;
-            total.bytes += document.len() as u64;
-            batches.insert(number, (total.jobs, total.bytes, time))?;
+            let record = frame::encode(Kind::Job, (number, time), &document);
+            jobs.insert(total.key_of(number), record.as_slice())?;
+            total.add(document.len());
         }
         let mut seen = transaction.open_table(SEEN)?;
         for ((until, _), content) in salvaged.marks {

@@ -2,8 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `jobs` | the number of the first of some jobs | their records ([`frame`]) behind each other: number, time and document |
-//! | `batches` | the last number of a batch | jobs and bytes in this file up to it, and its time in Unix milliseconds |
+//! | `jobs` | the number of the first of some jobs; how many jobs the file holds before it, and their bytes | their records ([`frame`]) behind each other: number, time in Unix milliseconds, document |
 //! | `meta` | `first` | the number that the file begins with, written with its first batch |
 //! | `meta` | `seen_until` | when the last of the marks ends |
 //! | `seen` | what repeats of a delivery have in common | a record: the first job's id, and until when repeats are dropped (Unix milliseconds) |
@@ -12,7 +11,7 @@
 //!
 //! A file without `first` was made ahead and never used. Records can be read without the tables, where a file is damaged.
 
-use std::ops::{Bound, RangeInclusive};
+use std::ops::{Bound, RangeInclusive, RangeToInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,8 +28,9 @@ use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
 /// call, and gives it pages to the next power of two.
 const GROUP_LIMIT_BYTES: usize = (64 << 10) - 256;
 
-pub(super) const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
-pub(super) const BATCHES: TableDefinition<'_, u64, (u64, u64, u64)> = TableDefinition::new("batches");
+pub(super) const JOBS: TableDefinition<'_, JobsKey, &[u8]> = TableDefinition::new("jobs");
+/// The totals lie in the key because a table of their own would cost each commit two more pages, elsewhere on the disk.
+type JobsKey = (u64, u64, u64);
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FIRST: &str = "first";
 const SEEN_UNTIL: &str = "seen_until";
@@ -46,6 +46,23 @@ pub(super) struct Total {
     pub(super) bytes: u64,
 }
 
+impl Total {
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.jobs += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// The key of jobs that come behind these, by the number of the first one.
+    pub(super) fn key_of(self, number: u64) -> JobsKey {
+        (number, self.jobs, self.bytes)
+    }
+}
+
+/// The range of keys up to a number.
+fn up_to(number: u64) -> RangeToInclusive<JobsKey> {
+    ..=(number, u64::MAX, u64::MAX)
+}
+
 /// What of a file isn't acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rest {
@@ -58,7 +75,6 @@ pub(super) struct Rest {
 pub(super) fn prepare(file: &Database) -> Result<(), redb::Error> {
     prepare_with(file, BATCH_LIMIT_BYTES, |transaction| {
         transaction.open_table(JOBS)?;
-        transaction.open_table(BATCHES)?;
         transaction.open_table(META)?;
         Ok(())
     })
@@ -94,8 +110,6 @@ pub(super) fn commit(
         note_first(&transaction, first)?;
     }
     let total = insert(&transaction, &stored, first, before, now)?;
-    let last = first + stored.len() as u64 - 1;
-    transaction.open_table(BATCHES)?.insert(last, (total.jobs, total.bytes, now))?;
     transaction.commit()?;
     Ok(Committed { total, repeats })
 }
@@ -258,20 +272,31 @@ fn insert(
     now: u64,
 ) -> Result<Total, redb::Error> {
     let mut table = transaction.open_table(JOBS)?;
-    let mut group = Vec::new();
-    let mut begin = first;
-    for (number, document) in (first..).zip(documents) {
-        if !group.is_empty() && group.len() + frame::HEADER_BYTES + document.len() > GROUP_LIMIT_BYTES {
-            table.insert(begin, group.as_slice())?;
-            group.clear();
-            begin = number;
+    let mut number = first;
+    let mut rest = documents;
+    while !rest.is_empty() {
+        let (group, behind) = rest.split_at(group_len(rest));
+        let bytes = group.iter().map(|document| frame::HEADER_BYTES + document.len()).sum();
+        let mut value = table.insert_reserve(total.key_of(number), bytes)?;
+        let mut free = value.as_mut();
+        for document in group {
+            free = frame::put(free, Kind::Job, (number, now), document);
+            number += 1;
+            total.add(document.len());
         }
-        frame::append(&mut group, Kind::Job, (number, now), document);
-        total.jobs += 1;
-        total.bytes += document.len() as u64;
+        rest = behind;
     }
-    table.insert(begin, group.as_slice())?;
     Ok(total)
+}
+
+/// How many of these documents are one value: one at the least.
+fn group_len(documents: &[&[u8]]) -> usize {
+    let mut bytes = 0;
+    let fitting = documents.iter().take_while(|document| {
+        bytes += frame::HEADER_BYTES + document.len();
+        bytes <= GROUP_LIMIT_BYTES
+    });
+    fitting.count().max(1)
 }
 
 /// A job in a value.
@@ -322,11 +347,11 @@ pub(super) fn add_jobs(
         return Ok(damaged);
     }
     let table = file.begin_read()?.open_table(JOBS)?;
-    let around = table.range(..=*numbers.start())?.next_back().transpose()?;
-    let begin = around.map_or(*numbers.start(), |(first, _)| first.value());
-    for group in table.range(begin..=*numbers.end())? {
-        let (first, records) = group?;
-        for job in jobs_of(first.value(), records.value()) {
+    let around = table.range(up_to(*numbers.start()))?.next_back().transpose()?;
+    let begin = around.map_or((*numbers.start(), 0, 0), |(key, _)| key.value());
+    for group in table.range(begin..=up_to(*numbers.end()).end)? {
+        let (key, records) = group?;
+        for job in jobs_of(key.value().0, records.value()) {
             if page.entries.len() >= limit || *bytes >= PAGE_LIMIT_BYTES {
                 return Ok(damaged);
             }
@@ -363,8 +388,8 @@ pub(super) fn last_number(file: &Database) -> Result<u64, redb::Error> {
 pub(super) fn last_number_but(file: &Database, is_void: impl Fn(u64) -> bool) -> Result<u64, redb::Error> {
     let jobs = file.begin_read()?.open_table(JOBS)?;
     for group in jobs.iter()?.rev() {
-        let (first, records) = group?;
-        let jobs = jobs_of(first.value(), records.value());
+        let (key, records) = group?;
+        let jobs = jobs_of(key.value().0, records.value());
         if let Some(last) = jobs.iter().rev().find(|job| !is_void(job.number)) {
             return Ok(last.number);
         }
@@ -377,25 +402,37 @@ pub(super) fn total(file: &Database) -> Result<Total, redb::Error> {
     Ok(rest(file, 0)?.total)
 }
 
-/// What the file holds behind a number. The bytes of a batch count until all of it is acknowledged.
+/// What the file holds behind a number.
 pub(super) fn rest(file: &Database, acknowledged: u64) -> Result<Rest, redb::Error> {
-    let transaction = file.begin_read()?;
-    let batches = transaction.open_table(BATCHES)?;
-    let Some((_, last)) = batches.last()? else { return Ok(Rest::default()) };
-    let (jobs, bytes, _) = last.value();
-    let (done_jobs, done_bytes) = match batches.range(..=acknowledged)?.next_back().transpose()? {
-        Some((_, done)) => (done.value().0, done.value().1),
-        None => (0, 0),
+    let table = file.begin_read()?.open_table(JOBS)?;
+    let Some((key, records)) = table.last()? else { return Ok(Rest::default()) };
+    let (all, _) = through(key.value(), records.value(), u64::MAX);
+    let (done, mut since) = match table.range(up_to(acknowledged))?.next_back().transpose()? {
+        Some((key, records)) => through(key.value(), records.value(), acknowledged),
+        None => (Total::default(), None),
     };
-    let mut rest = Rest { total: Total { jobs: jobs - done_jobs, bytes: bytes - done_bytes }, since: None };
-    if let Some((end, next)) = batches.range(acknowledged.saturating_add(1)..)?.next().transpose()? {
-        let (jobs_to_end, _, time) = next.value();
-        // The numbers of a batch have no gaps.
-        let before_batch = end.value() - (jobs_to_end - done_jobs);
-        rest.total.jobs -= acknowledged.saturating_sub(before_batch);
-        rest.since = Some(time);
+    let behind = (Bound::Excluded(up_to(acknowledged).end), Bound::Unbounded);
+    if since.is_none()
+        && let Some((key, records)) = table.range::<JobsKey>(behind)?.next().transpose()?
+    {
+        since = through(key.value(), records.value(), acknowledged).1;
     }
-    Ok(rest)
+    let total = Total { jobs: all.jobs - done.jobs, bytes: all.bytes - done.bytes };
+    Ok(Rest { total, since })
+}
+
+/// What the file holds up to a number, where the value with this key is the last that has some of it; and when the first
+/// job of that value which lies behind the number was stored.
+fn through((first, jobs, bytes): JobsKey, records: &[u8], last: u64) -> (Total, Option<u64>) {
+    let mut total = Total { jobs, bytes };
+    for job in jobs_of(first, records) {
+        let record = job.record.map(|(header, content)| (header.numbers.1, content.len()));
+        if job.number > last {
+            return (total, record.map(|(time, _)| time));
+        }
+        total.add(record.map_or(0, |(_, bytes)| bytes));
+    }
+    (total, None)
 }
 
 #[cfg(test)]
@@ -406,26 +443,35 @@ mod tests {
         page.entries.iter().map(|entry| entry.position.parse().unwrap()).collect()
     }
 
+    fn file() -> Database {
+        let file = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+        prepare(&file).unwrap();
+        file
+    }
+
+    fn put(file: &Database, lengths: &[usize], first: u64, before: Total, now: u64) -> Total {
+        let documents: Vec<Vec<u8>> =
+            (b'a'..).zip(lengths).map(|(content, length)| vec![content; *length]).collect();
+        let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
+        let transaction = file.begin_write().unwrap();
+        let total = insert(&transaction, &documents, first, before, now).unwrap();
+        transaction.commit().unwrap();
+        total
+    }
+
+    const LENGTHS: [usize; 7] = [100, 30_000, 30_000, 30_000, 200_000, 10, 10];
+
     /// Values hold several jobs, and a page may begin and end within one.
     #[test]
     fn jobs_are_read_from_any_number_to_any_other() {
-        let backend = redb::backends::InMemoryBackend::new();
-        let file = Database::builder().create_with_backend(backend).unwrap();
-        prepare(&file).unwrap();
-        let documents: Vec<Vec<u8>> = [100, 30_000, 30_000, 30_000, 200_000, 10, 10]
-            .iter()
-            .enumerate()
-            .map(|(place, length)| vec![b'a' + place as u8; *length])
-            .collect();
+        let file = file();
+        let mut total = Total::default();
         for first in [1, 8, 40] {
-            let transaction = file.begin_write().unwrap();
-            let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
-            insert(&transaction, &documents, first, Total::default(), 7).unwrap();
-            transaction.commit().unwrap();
+            total = put(&file, &LENGTHS, first, total, 7);
         }
         let values: Vec<u64> = {
             let jobs = file.begin_read().unwrap().open_table(JOBS).unwrap();
-            jobs.range(..40).unwrap().map(|group| group.unwrap().0.value()).collect()
+            jobs.range(up_to(39)).unwrap().map(|group| group.unwrap().0.value().0).collect()
         };
         assert_eq!(values, [1, 4, 5, 6, 8, 11, 12, 13], "two batches in values of up to 64 KiB");
         let all: Vec<u64> = (1..=14).chain(40..=46).collect();
@@ -443,9 +489,28 @@ mod tests {
         let mut page = Page { entries: Vec::new(), last: String::new() };
         add_jobs(&file, 3..=46, |_| false, 4, &mut 0, &mut page).unwrap();
         assert_eq!(numbers(&page), [3, 4, 5, 6]);
-        assert_eq!(page.entries[2].document, documents[4]);
+        assert_eq!(page.entries[2].document, vec![b'e'; 200_000]);
         assert_eq!(last_number(&file).unwrap(), 46);
         assert_eq!(last_number_but(&file, |number| number > 12).unwrap(), 12);
+    }
+
+    /// An acknowledgement may end within a value, in a gap, or beyond the end.
+    #[test]
+    fn what_lies_behind_any_number_is_counted() {
+        let file = file();
+        assert_eq!(rest(&file, 0).unwrap(), Rest::default());
+        let mut total = Total::default();
+        let mut stored: Vec<(u64, usize, u64)> = Vec::new();
+        for (first, now) in [(1, 7), (8, 9), (40, 5)] {
+            total = put(&file, &LENGTHS, first, total, now);
+            stored.extend((first..).zip(LENGTHS).map(|(number, length)| (number, length, now)));
+        }
+        for acknowledged in 0..50 {
+            let left = stored.iter().filter(|(number, ..)| *number > acknowledged);
+            let mut expect = Rest { since: left.clone().next().map(|(.., now)| *now), ..Rest::default() };
+            left.for_each(|(_, length, _)| expect.total.add(*length));
+            assert_eq!(rest(&file, acknowledged).unwrap(), expect, "behind {acknowledged}");
+        }
     }
 
     #[test]
@@ -455,7 +520,7 @@ mod tests {
         let mut begins = Vec::new();
         for (number, document) in (5..).zip(&documents) {
             begins.push(group.len());
-            frame::append(&mut group, Kind::Job, (number, 7), document);
+            group.extend(frame::encode(Kind::Job, (number, 7), document));
         }
         for (damaged, begin) in begins.iter().enumerate() {
             for at in [*begin, begin + frame::HEADER_BYTES] {

@@ -206,27 +206,26 @@ impl EmbeddedWriter {
         }
     }
 
-    /// Has a new file made when the active one is large enough, and goes over to it once it is there. Until then, and
-    /// if it can't be made, the active one grows on.
+    /// Has a new file made when the active one is half full, so that it is there before what the active one has room for
+    /// is written, and goes over to it when that is full. Until it is there, and if it can't be made, the active one grows
+    /// on.
     fn rotate(&mut self, runtime: &Handle) {
         let file_bytes = (self.limit_bytes / FILE_SHARE).clamp(FILE_BYTES.0, FILE_BYTES.1);
+        if self.next.is_none() && self.active.bytes >= file_bytes / 2 {
+            let store = Arc::clone(&self.store);
+            // redb gives values pages to the next power of two, so a file takes about half as much again.
+            let room_bytes = file_bytes + file_bytes / 2;
+            let create = move || store.files.create_ahead(room_bytes, table::prepare);
+            self.next = Some(runtime.spawn_blocking(create));
+        }
         if self.active.bytes < file_bytes {
             return;
         }
-        match self.next.take() {
-            None => {
-                let store = Arc::clone(&self.store);
-                // redb gives values pages to the next power of two, so a file takes about half as much again.
-                let room_bytes = file_bytes + file_bytes / 2;
-                let create = move || store.files.create_ahead(room_bytes, table::prepare);
-                self.next = Some(runtime.spawn_blocking(create));
-            }
-            Some(next) if !next.is_finished() => self.next = Some(next),
-            Some(next) => match runtime.block_on(next) {
-                Ok(Ok((generation, file))) => self.begin(generation, file),
-                Ok(Err(error)) => warn!(%error, "the next file of the embedded queue can't be made yet"),
-                Err(error) => error!(%error, "the next file of the embedded queue wasn't made"),
-            },
+        let Some(next) = self.next.take_if(|next| next.is_finished()) else { return };
+        match runtime.block_on(next) {
+            Ok(Ok((generation, file))) => self.begin(generation, file),
+            Ok(Err(error)) => warn!(%error, "the next file of the embedded queue can't be made yet"),
+            Err(error) => error!(%error, "the next file of the embedded queue wasn't made"),
         }
     }
 

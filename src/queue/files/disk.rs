@@ -7,16 +7,19 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::StorageBackend;
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 /// So much is written and synced at once: the fsync of a batch that comes meanwhile waits for no more.
 const FILL_BYTES: usize = 256 << 10;
+
+/// Where a piece lies in memory, so that the disk can read it from there.
+const ALIGNMENT: usize = 4096;
 
 /// A file that never becomes shorter.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ pub fn take_room(path: &Path, room_bytes: u64) -> io::Result<()> {
     let length = file.metadata()?.len();
     if room_bytes > length {
         match allocate(&file, room_bytes) {
-            Ok(()) => return fill_holes(&file),
+            Ok(()) => return fill_holes(path),
             Err(_) => file.set_len(length)?,
         }
     }
@@ -94,16 +97,30 @@ fn allocate(file: &fs::File, bytes: u64) -> io::Result<()> {
     }
 }
 
-fn fill_holes(file: &fs::File) -> io::Result<()> {
-    let zeros = vec![0; FILL_BYTES];
+/// Writes zeros wherever nothing was, past the page cache: that takes a third of the processor's time, and each piece waits
+/// for the disk alone, not for the file system to note it.
+fn fill_holes(path: &Path) -> io::Result<()> {
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    let direct = fs::File::options().write(true).custom_flags(flags).open(path);
+    match direct.and_then(|file| fill(&file)) {
+        // Not every file system can, and none can for pieces that aren't whole blocks of the disk.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            fill(&fs::File::options().write(true).open(path)?)
+        }
+        result => result,
+    }
+}
+
+fn fill(file: &fs::File) -> io::Result<()> {
+    let room = vec![0; FILL_BYTES + ALIGNMENT];
+    let zeros = &room[room.as_ptr().align_offset(ALIGNMENT)..][..FILL_BYTES];
     let mut at = 0;
     while let Some((begin, end)) = next_hole(file, at)? {
         let piece = usize::try_from(end - begin).map_or(FILL_BYTES, |rest| rest.min(FILL_BYTES));
         file.write_all_at(&zeros[..piece], begin)?;
-        file.sync_data()?;
         at = begin + piece as u64;
     }
-    Ok(())
+    file.sync_data()
 }
 
 /// Where the next part lies that was never written. None if there is none, or the file system can't tell.
