@@ -1,6 +1,6 @@
 """What the disk takes for a batch of the embedded queue, by how many places it is written to.
 
-The queue is a redb file: a commit writes the jobs in one piece, and about ten pages of its trees wherever they lie.
+The queue is a redb file: a commit writes the jobs in one piece, and eight or nine pages of its trees wherever they lie.
 """
 
 import os
@@ -13,44 +13,54 @@ from .report import Section, significant, table
 
 PAGE_BYTES = 4 << 10
 JOBS_BYTES = 64 << 10
+PIECE_BYTES = 1 << 20
 FILE_BYTES = 64 << 20
 COMMITS = 100
-PAGES = (0, 5, 10)
+IN_ONE_PIECE = f"{JOBS_BYTES >> 10} KiB in one piece"
+# Pages elsewhere, and whether the page cache still has the file in the pieces in which it was written.
+CASES = {
+    IN_ONE_PIECE: (0, False),
+    f"{IN_ONE_PIECE}, 5 pages elsewhere": (5, False),
+    f"{IN_ONE_PIECE}, 10 pages elsewhere": (10, False),
+    f"{IN_ONE_PIECE}, 10 pages elsewhere, all of it in the page cache in pieces of {PIECE_BYTES >> 20} MiB": (10, True),
+}
 
 
 def scenario(lab):
-    path = lab.shop.folder() / "file"
-    # Written once: an fsync behind blocks that were never written writes the file system's notes as well.
-    with open(path, "wb") as file:
-        for _ in range(0, FILE_BYTES, 1 << 20):
-            file.write(b"x" * (1 << 20))
-        os.fsync(file.fileno())
+    files = {is_cached: written_before(lab.shop.folder() / f"file-{is_cached}", is_cached) for is_cached in (False, True)}
     places = random.Random(1)
-    times = {pages: [] for pages in PAGES}
-    with open(path, "r+b", buffering=0) as file:
-        for number in range(lab.rounds * COMMITS):
-            for pages in PAGES:
-                times[pages].append(commit(file.fileno(), pages, places))
-            if (number + 1) % COMMITS == 0:
-                say(f"round {(number + 1) // COMMITS} of {lab.rounds}: {[round(statistics.median(wall)) for wall in map(walls, times.values())]} µs")
-    one = statistics.median(walls(times[0]))
+    walls, cpus = ({name: [] for name in CASES} for _ in range(2))
+    for number in range(lab.rounds):
+        for _ in range(COMMITS):
+            for name, (pages, is_cached) in CASES.items():
+                wall, cpu = commit(files[is_cached], pages, places)
+                walls[name].append(wall)
+                cpus[name].append(cpu)
+        say(f"round {number + 1} of {lab.rounds}: {[round(statistics.median(wall)) for wall in walls.values()]} µs")
+    for file in files.values():
+        os.close(file)
+    one = statistics.median(walls[IN_ONE_PIECE])
     rows = []
-    for pages, measured in times.items():
-        wall, cpu = walls(measured), [cpu for _, cpu in measured]
-        share = statistics.median(wall) / one
-        row = [f"{JOBS_BYTES >> 10} KiB in one piece" + (f", {pages} pages elsewhere" if pages else "")]
-        row += [significant(statistics.median(wall)), significant(statistics.quantiles(wall, n=100)[98])]
-        rows.append([*row, significant(statistics.median(cpu)), f"{share:.2f}"])
+    for name, wall in walls.items():
+        median, last = statistics.median(wall), statistics.quantiles(wall, n=100)[98]
+        rows.append([name, significant(median), significant(last), significant(statistics.median(cpus[name])), f"{median / one:.2f}"])
     words = (
         f"Writes and fdatasync to a file that was written before, {lab.rounds * COMMITS} each in turn, nothing else running. Of a batch of "
-        "the embedded queue the jobs are one piece; redb's trees take about ten pages of 4 KiB elsewhere."
+        "the embedded queue the jobs are one piece; redb's trees take eight or nine pages of 4 KiB elsewhere."
     )
-    rows_of = [{"name": str(pages), "wall_us": wall, "cpu_us": cpu} for pages, measured in times.items() for wall, cpu in measured]
-    return Section("disk", "Disk", words, [table(["written", "p50 µs", "p99 µs", "CPU µs", "of one piece"], rows)], [], [], rows_of)
+    samples = [{"name": name, "wall_us": wall, "cpu_us": cpu} for name in CASES for wall, cpu in zip(walls[name], cpus[name])]
+    return Section("disk", "Disk", words, [table(["written", "p50 µs", "p99 µs", "CPU µs", "of one piece"], rows)], [], [], samples)
 
 
-def walls(measured):
-    return [wall for wall, _ in measured]
+def written_before(path, is_cached):
+    """A file without blocks that were never written: an fsync behind those writes the file system's notes as well."""
+    file = os.open(path, os.O_CREAT | os.O_RDWR)
+    for _ in range(0, FILE_BYTES, PIECE_BYTES):
+        os.write(file, b"x" * PIECE_BYTES)
+    os.fsync(file)
+    if not is_cached:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    return file
 
 
 def commit(file, pages, places):

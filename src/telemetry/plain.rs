@@ -22,7 +22,7 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let now = rfc3339(Timestamp::now());
-        out.write_str(std::str::from_utf8(&now).unwrap_or_default())?;
+        out.write_str(std::str::from_utf8(&now).map_err(|_| fmt::Error)?)?;
         out.write_str(level(*event.metadata().level()))?;
         let mut fields = Fields { out, result: Ok(()) };
         event.record(&mut fields);
@@ -72,15 +72,17 @@ impl Visit for Fields<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let needs_no_escape = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
-        self.write(field, |out| match field.name() {
-            MESSAGE => write!(Escaping(out), "{value}"),
-            _ if value.bytes().all(needs_no_escape) => {
-                out.write_char('"')?;
-                out.write_str(value)?;
-                out.write_char('"')
+        if field.name() == MESSAGE {
+            return self.record_debug(field, &format_args!("{value}"));
+        }
+        let needs_no_escape = |byte| is_printable(byte) && byte != b'"' && byte != b'\\';
+        self.write(field, |out| {
+            if !value.bytes().all(needs_no_escape) {
+                return write!(out, "{value:?}");
             }
-            _ => write!(out, "{value:?}"),
+            out.write_char('"')?;
+            out.write_str(value)?;
+            out.write_char('"')
         });
     }
 
@@ -92,12 +94,16 @@ impl Visit for Fields<'_> {
     }
 }
 
+fn is_printable(byte: u8) -> bool {
+    (b' '..=b'~').contains(&byte)
+}
+
 /// Escapes what a terminal may take for a command, because a message may quote what a caller sent.
 struct Escaping<'a, 'b>(&'a mut Writer<'b>);
 
 impl Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        if text.bytes().all(is_printable) {
             return self.0.write_str(text);
         }
         for character in text.chars() {
