@@ -77,12 +77,25 @@ class Server:
 
 
 class BareHyper(Server):
-    """Hyper on the same runtime: it reads each body and answers a constant."""
+    """Hyper on the same runtime: it reads each body, stores it if it is told to where, and answers a constant."""
 
     name = "bare hyper"
 
+    def __init__(self, shop, programs, store=None, name=None):
+        super().__init__(shop, programs)
+        self.store, self.name = store, name or self.name
+
     def start(self):
-        self.run([self.programs["bare_hyper"]], self.folder, "bare.log", log_to="stdout")
+        options = []
+        if self.store == "redis":
+            self.start_redis()
+            options = ["--redis", f"127.0.0.1:{self.redis.port}"]
+        elif self.store == "file":
+            options = ["--file", str(self.folder / "file")]
+        if self.store:
+            # As many as the gateway has: with one for each core fewer orders are answered.
+            options += ["--workers", str(max(1, os.cpu_count() - 1))]
+        self.run([self.programs["bare_hyper"], *options], self.folder, "bare.log", log_to="stdout")
         found = lambda: self.process.logged(r"^listening on (\S+)")
         self.address = wait_until("the start of the bare server", found, process=self.process)[0]
         return self
