@@ -2,9 +2,10 @@
 //!
 //! Each reads a body to its end and answers what the gateway answers. By itself that is the ceiling; what the gateway costs on
 //! top of it is the price of admission, JSON, the log line and durability. With `--redis` or `--file` it stores the body as it
-//! came before it answers: what no gateway in front of that store can do better.
+//! came before it answers, and nothing else: so much is left for a gateway in front of that store.
 //!
-//! - `--redis`: plain XADDs over one connection, two pipelines on their way, each of all that waits.
+//! - `--redis`: plain XADDs over one connection, two pipelines on their way, each of all that waits. Written by hand, because the
+//!   library's pipeline copies each body once more.
 //! - `--file`: all that waits is written in one piece, to blocks that were written before, and synced.
 
 use std::fs::File;
@@ -66,7 +67,9 @@ fn main() -> Result<(), Failure> {
     }
     let flags = Flags::parse();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    flags.workers.into_iter().for_each(|workers| _ = runtime.worker_threads(workers));
+    if let Some(workers) = flags.workers {
+        runtime.worker_threads(workers);
+    }
     runtime.enable_all().build()?.block_on(serve(flags))
 }
 

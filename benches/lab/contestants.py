@@ -93,7 +93,7 @@ class BareHyper(Server):
         elif self.store == "file":
             options = ["--file", str(self.folder / "file")]
         if self.store:
-            # As many as the gateway has: with one for each core fewer orders are answered.
+            # As many as the gateway has, so that they differ by what they do alone.
             options += ["--workers", str(max(1, os.cpu_count() - 1))]
         self.run([self.programs["bare_hyper"], *options], self.folder, "bare.log", log_to="stdout")
         found = lambda: self.process.logged(r"^listening on (\S+)")

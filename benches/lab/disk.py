@@ -1,6 +1,6 @@
 """What the disk takes for a batch of the embedded queue, by how many places it is written to.
 
-The queue is a redb file: a commit writes the jobs in one piece, and eight or nine pages of its trees wherever they lie.
+The queue is a redb file: a commit writes the jobs in one piece, and its header and five to seven pages of its trees wherever they lie.
 """
 
 import os
@@ -46,7 +46,7 @@ def scenario(lab):
         rows.append([name, significant(median), significant(last), significant(statistics.median(cpus[name])), f"{median / one:.2f}"])
     words = (
         f"Writes and fdatasync to a file that was written before, {lab.rounds * COMMITS} each in turn, nothing else running. Of a batch of "
-        "the embedded queue the jobs are one piece; redb's trees take eight or nine pages of 4 KiB elsewhere."
+        "the embedded queue the jobs are one piece; redb's header and trees take six to eight pages of 4 KiB elsewhere."
     )
     samples = [{"name": name, "wall_us": wall, "cpu_us": cpu} for name in CASES for wall, cpu in zip(walls[name], cpus[name])]
     return Section("disk", "Disk", words, [table(["written", "p50 µs", "p99 µs", "CPU µs", "of one piece"], rows)], [], [], samples)

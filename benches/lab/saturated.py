@@ -7,7 +7,7 @@ from .load import CONNECTIONS
 from .report import Bar, Section, mib, milliseconds, significant, table
 from .rounds import measure, saturate
 
-# What no gateway in front of such a store does better.
+# What is left for a gateway in front of such a store.
 HYPER_REDIS, HYPER_FILE = "hyper and XADD, nothing else", "hyper and fsync, nothing else"
 
 

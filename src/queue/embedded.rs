@@ -7,6 +7,7 @@
 //! before it is answered; files in which everything is acknowledged are removed as a whole, which is all the compaction
 //! that there is, and holds up nobody.
 
+mod marks;
 mod position;
 mod salvage;
 mod store;

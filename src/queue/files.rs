@@ -26,7 +26,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, StorageBackend, TableDefinition, WriteTransaction};
+use redb::{
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, StorageBackend, TableDefinition,
+    TableError, WriteTransaction,
+};
 
 use self::disk::take_room;
 pub use self::folder::{Folder, OpenError, drop_cache};
@@ -339,4 +342,19 @@ pub fn prepare_with(
     transaction.open_table(SPARE)?.remove("filler")?;
     transaction.commit()?;
     Ok(())
+}
+
+/// Opens a table of a file. None if nothing was ever put into it.
+///
+/// # Errors
+/// The file can't be read.
+pub fn open_if_there<K: redb::Key + 'static, V: redb::Value + 'static>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, redb::Error> {
+    match transaction.open_table(table) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

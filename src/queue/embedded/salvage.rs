@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableTable};
 
-use super::table::{self, JOBS, SEEN, Total, decode_mark, note_first, note_latest, note_voids, prepare};
+use super::marks::{SEEN, decode_mark, note_latest};
+use super::table::{self, JOBS, Total, note_first, note_voids, prepare};
 use crate::queue::files::{Loss, Salvage};
 use crate::queue::frame::{self, Found, Frames, Kind};
 

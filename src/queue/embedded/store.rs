@@ -9,6 +9,7 @@ use redb::Database;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::marks;
 use super::position::PositionFile;
 use super::salvage::salvage;
 use super::table::{self, Total};
@@ -167,7 +168,7 @@ impl Store {
     pub(super) fn remove_acknowledged(&self) {
         for (generation, file) in self.acknowledged_files() {
             // Marks of deliveries that may still be repeated are carried over by the writer first.
-            if table::seen_until(&file).is_ok_and(|until| until <= now()) {
+            if marks::seen_until(&file).is_ok_and(|until| until <= now()) {
                 match self.files.remove(generation) {
                     Ok(()) => info!(generation, "a file of the queue was removed; all of it is acknowledged"),
                     Err(error) => warn!(%error, generation, "an acknowledged file can't be removed"),

@@ -4,22 +4,20 @@
 //! |---|---|---|
 //! | `jobs` | the number of the first of some jobs; how many jobs the file holds before it, and their bytes | their records ([`frame`]) behind each other: number, time in Unix milliseconds, document |
 //! | `meta` | `first` | the number that the file begins with, written with its first batch |
-//! | `meta` | `seen_until` | when the last of the marks ends |
-//! | `seen` | what repeats of a delivery have in common | a record: the first job's id, and until when repeats are dropped (Unix milliseconds) |
 //! | `notes` | 0 | a record: the number that the file begins with |
 //! | `notes`, `notes again` | a number | a record: how many numbers from there on hold nothing, whatever an older file says |
 //!
-//! A file without `first` was made ahead and never used. Records can be read without the tables, where a file is damaged.
+//! The [`marks`] of deliveries lie in the same file. A file without `first` was made ahead and never used. Records can be read without the tables, where a file is damaged.
 
-use std::ops::{Bound, RangeInclusive, RangeToInclusive};
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
-
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
-use crate::queue::files::prepare_with;
+use super::marks;
+use crate::queue::files::{open_if_there, prepare_with};
 use crate::queue::frame::{self, Header, Kind};
 use crate::queue::lane::{Append, BATCH_LIMIT_BYTES};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
@@ -31,10 +29,8 @@ const GROUP_LIMIT_BYTES: usize = (64 << 10) - 256;
 pub(super) const JOBS: TableDefinition<'_, JobsKey, &[u8]> = TableDefinition::new("jobs");
 /// The totals lie in the key because a table of their own would cost each commit two more pages, elsewhere on the disk.
 type JobsKey = (u64, u64, u64);
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FIRST: &str = "first";
-const SEEN_UNTIL: &str = "seen_until";
-pub(super) const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
 const NOTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes");
 /// Another copy of the void numbers, on a page of its own: without them what was refused would be delivered.
 const NOTES_AGAIN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("notes again");
@@ -58,9 +54,9 @@ impl Total {
     }
 }
 
-/// The range of keys up to a number.
-fn up_to(number: u64) -> RangeToInclusive<JobsKey> {
-    ..=(number, u64::MAX, u64::MAX)
+/// No key of this number, or a lower one, lies behind it.
+fn end_of(number: u64) -> JobsKey {
+    (number, u64::MAX, u64::MAX)
 }
 
 /// What of a file isn't acknowledged.
@@ -100,7 +96,7 @@ pub(super) fn commit(
     now: u64,
 ) -> Result<Committed, redb::Error> {
     let transaction = file.begin_write()?;
-    let repeats = mark(&transaction, older, batch, now)?;
+    let repeats = marks::mark(&transaction, older, batch, now)?;
     let stored = batch.iter().zip(&repeats).filter(|(_, repeat)| repeat.is_none());
     let stored: Vec<&[u8]> = stored.map(|(append, _)| append.document().as_ref()).collect();
     if stored.is_empty() {
@@ -112,56 +108,6 @@ pub(super) fn commit(
     let total = insert(&transaction, &stored, first, before, now)?;
     transaction.commit()?;
     Ok(Committed { total, repeats })
-}
-
-/// Marks what was never seen, and finds what was. A batch that asks for none of that touches no table.
-fn mark(
-    transaction: &WriteTransaction,
-    older: &[Arc<Database>],
-    batch: &[Append],
-    now: u64,
-) -> Result<Vec<Option<Uuid>>, redb::Error> {
-    if batch.iter().all(|append| append.dedupe().is_none()) {
-        return Ok(vec![None; batch.len()]);
-    }
-    let mut seen = transaction.open_table(SEEN)?;
-    let mut latest = 0;
-    let mut repeats = Vec::with_capacity(batch.len());
-    for append in batch {
-        let Some(dedupe) = append.dedupe() else {
-            repeats.push(None);
-            continue;
-        };
-        let key = dedupe.key.as_str();
-        let here = seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key));
-        let mut first = here.filter(|(_, until)| *until > now);
-        for file in older.iter().rev() {
-            first = match first {
-                Some(first) => Some(first),
-                None => find_mark(file, key)?.filter(|(_, until)| *until > now),
-            };
-        }
-        repeats.push(first.map(|(job, _)| Uuid::from_u128(job)));
-        if first.is_none() {
-            let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX);
-            let until = now.saturating_add(within);
-            latest = latest.max(until);
-            seen.insert(key, encode_mark(append.id().as_u128(), until, key).as_slice())?;
-        }
-    }
-    note_latest(transaction, latest)?;
-    Ok(repeats)
-}
-
-fn encode_mark(job: u128, until: u64, key: &str) -> Vec<u8> {
-    frame::encode(Kind::Mark, (until, 0), &[&job.to_le_bytes(), key.as_bytes()].concat())
-}
-
-/// None if it is damaged, or that of another delivery.
-pub(super) fn decode_mark(encoded: &[u8], key: &str) -> Option<(u128, u64)> {
-    let ((until, _), content) = frame::decode(encoded, Kind::Mark)?;
-    let (job, of) = content.split_first_chunk()?;
-    (of == key.as_bytes()).then(|| (u128::from_le_bytes(*job), until))
 }
 
 /// Notes which number the file begins with.
@@ -190,78 +136,13 @@ pub(super) fn voids(file: &Database) -> Result<Vec<(u64, u64)>, redb::Error> {
     let transaction = file.begin_read()?;
     let mut voids = Vec::new();
     for table in [NOTES, NOTES_AGAIN] {
-        let notes = match transaction.open_table(table) {
-            Ok(notes) => notes,
-            Err(TableError::TableDoesNotExist(_)) => continue,
-            Err(error) => return Err(error.into()),
-        };
+        let Some(notes) = open_if_there(&transaction, table)? else { continue };
         for note in notes.iter()? {
             let (_, record) = note?;
             voids.extend(frame::decode(record.value(), Kind::Void).map(|(numbers, _)| numbers));
         }
     }
     Ok(voids)
-}
-
-pub(super) fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::Error> {
-    let mut meta = transaction.open_table(META)?;
-    let before = meta.get(SEEN_UNTIL)?.map_or(0, |until| until.value());
-    if latest > before {
-        meta.insert(SEEN_UNTIL, latest)?;
-    }
-    Ok(())
-}
-
-fn find_mark(file: &Database, key: &str) -> Result<Option<(u128, u64)>, redb::Error> {
-    let transaction = file.begin_read()?;
-    match transaction.open_table(SEEN) {
-        Ok(seen) => Ok(seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key))),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// When the last mark of a file ends, in Unix milliseconds; 0 if there is none.
-pub(super) fn seen_until(file: &Database) -> Result<u64, redb::Error> {
-    Ok(file.begin_read()?.open_table(META)?.get(SEEN_UNTIL)?.map_or(0, |until| until.value()))
-}
-
-/// Copies marks that still hold, in the order of their keys, from behind a key on. The last key that was looked at; None
-/// at the end.
-pub(super) fn carry_marks(
-    from: &Database,
-    to: &Database,
-    behind: &str,
-    limit: usize,
-    now: u64,
-) -> Result<Option<String>, redb::Error> {
-    let transaction = from.begin_read()?;
-    let marks = match transaction.open_table(SEEN) {
-        Ok(marks) => marks,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let range = (Bound::Excluded(behind), Bound::Unbounded);
-    let mut last = None;
-    let mut count = 0;
-    let target = to.begin_write()?;
-    let mut latest = 0;
-    {
-        let mut seen = target.open_table(SEEN)?;
-        for mark in marks.range::<&str>(range)?.take(limit) {
-            let (key, value) = mark?;
-            count += 1;
-            last = Some(key.value().to_owned());
-            let Some((_, until)) = decode_mark(value.value(), key.value()) else { continue };
-            if until > now && seen.get(key.value())?.is_none() {
-                seen.insert(key.value(), value.value())?;
-                latest = latest.max(until);
-            }
-        }
-    }
-    note_latest(&target, latest)?;
-    target.commit()?;
-    Ok(last.filter(|_| count == limit))
 }
 
 fn insert(
@@ -332,7 +213,7 @@ fn jobs_of(first: u64, group: &[u8]) -> Vec<Stored<'_>> {
     jobs
 }
 
-/// Adds the jobs with numbers behind `after` and up to `last`, as far as the page has room. Those that are damaged are left
+/// Adds the jobs with these numbers, as far as the page has room. Those that are damaged are left
 /// out, and their numbers returned.
 pub(super) fn add_jobs(
     file: &Database,
@@ -347,9 +228,9 @@ pub(super) fn add_jobs(
         return Ok(damaged);
     }
     let table = file.begin_read()?.open_table(JOBS)?;
-    let around = table.range(up_to(*numbers.start()))?.next_back().transpose()?;
+    let around = table.range(..=end_of(*numbers.start()))?.next_back().transpose()?;
     let begin = around.map_or((*numbers.start(), 0, 0), |(key, _)| key.value());
-    for group in table.range(begin..=up_to(*numbers.end()).end)? {
+    for group in table.range(begin..=end_of(*numbers.end()))? {
         let (key, records) = group?;
         for job in jobs_of(key.value().0, records.value()) {
             if page.entries.len() >= limit || *bytes >= PAGE_LIMIT_BYTES {
@@ -407,11 +288,11 @@ pub(super) fn rest(file: &Database, acknowledged: u64) -> Result<Rest, redb::Err
     let table = file.begin_read()?.open_table(JOBS)?;
     let Some((key, records)) = table.last()? else { return Ok(Rest::default()) };
     let (all, _) = through(key.value(), records.value(), u64::MAX);
-    let (done, mut since) = match table.range(up_to(acknowledged))?.next_back().transpose()? {
+    let (done, mut since) = match table.range(..=end_of(acknowledged))?.next_back().transpose()? {
         Some((key, records)) => through(key.value(), records.value(), acknowledged),
         None => (Total::default(), None),
     };
-    let behind = (Bound::Excluded(up_to(acknowledged).end), Bound::Unbounded);
+    let behind = (Bound::Excluded(end_of(acknowledged)), Bound::Unbounded);
     if since.is_none()
         && let Some((key, records)) = table.range::<JobsKey>(behind)?.next().transpose()?
     {
@@ -471,7 +352,7 @@ mod tests {
         }
         let values: Vec<u64> = {
             let jobs = file.begin_read().unwrap().open_table(JOBS).unwrap();
-            jobs.range(up_to(39)).unwrap().map(|group| group.unwrap().0.value().0).collect()
+            jobs.range(..=end_of(39)).unwrap().map(|group| group.unwrap().0.value().0).collect()
         };
         assert_eq!(values, [1, 4, 5, 6, 8, 11, 12, 13], "two batches in values of up to 64 KiB");
         let all: Vec<u64> = (1..=14).chain(40..=46).collect();

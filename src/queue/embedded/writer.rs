@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::marks;
 use super::store::{Store, now};
 use super::table::{self, Total};
 use crate::queue::files::{Moment, OpenError, guarded};
@@ -150,7 +151,7 @@ impl EmbeddedWriter {
     fn carry_marks(&mut self) -> Result<(), redb::Error> {
         let Some((generation, file, behind)) = self.carrying.take() else { return Ok(()) };
         let (_, active) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
-        match table::carry_marks(&file, &active, &behind, CARRIED_MARKS, now())? {
+        match marks::carry_marks(&file, &active, &behind, CARRIED_MARKS, now())? {
             Some(last) => self.carrying = Some((generation, file, last)),
             None => match self.store.files.remove(generation) {
                 Ok(()) => {

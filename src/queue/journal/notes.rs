@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
+use crate::queue::files::open_if_there;
 use crate::queue::frame::{self, Kind};
 use crate::queue::producer::{Position, Run};
 
@@ -80,11 +81,7 @@ impl Notes {
         let transaction = file.begin_read()?;
         let mut newest: Option<Notes> = None;
         for table in NOTES {
-            let table = match transaction.open_table(table) {
-                Ok(table) => table,
-                Err(TableError::TableDoesNotExist(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let Some(table) = open_if_there(&transaction, table)? else { continue };
             let row = table.get(0)?;
             let found = row.and_then(|row| {
                 let (numbers, content) = frame::decode(row.value(), Kind::Notes)?;
