@@ -1,21 +1,21 @@
-//! Redb files in one folder, in generations: `<prefix>-000001.redb`, `<prefix>-000002.redb`, … The last one is written,
-//! the older ones are read until they are removed as a whole. What lies in them is their user's business.
+//! Files in one folder, in generations: `<prefix>-000001.redb`, `<prefix>-000002.redb`, … (or `.log`). The last one is
+//! written, the older ones are read until they are removed as a whole. What lies in them is their user's business.
 //!
 //! The rules that keep a crash, a failed fsync and a full disk harmless:
-//! - A file gets its name only when it is complete and on disk (`….redb.new` before), so what a crash leaves of one is
+//! - A file gets its name only when it is complete and on disk (`….new` before), so what a crash leaves of one is
 //!   never taken for a file.
 //! - A file whose commit failed is never written again by this process, because the kernel may have dropped pages that
 //!   a later, successful fsync of the same file won't write again. It is opened anew, past the page cache, to be read.
-//! - A file that is opened is judged by what the disk holds, and every page's checksum is checked. What is whole of a
+//! - A file that is opened is judged by what the disk holds, and every checksum is checked. What is whole of a
 //!   damaged one goes into a new file in its place, record by record ([`super::frame`]), and the damaged one is set aside
-//!   under another name (`….redb.damaged`), never overwritten and never removed.
-//! - redb would go back to the commit before, where the last one isn't whole. That is right for a commit that failed: its
+//!   under another name (`….damaged`), never overwritten and never removed.
+//! - Where the last commit isn't whole, the one before it could count. That is right for a commit that failed: its
 //!   jobs were refused. Otherwise it is a crash in the middle of a commit, or jobs that were answered 200 and would be gone
 //!   without a word; so what is whole of the last commit is kept as that of a damaged file is.
 
-mod disk;
 mod folder;
 mod opening;
+mod room;
 mod salvage;
 
 use std::collections::BTreeSet;
@@ -27,13 +27,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, StorageBackend, TableDefinition,
-    TableError, WriteTransaction,
+    Database, DatabaseError, ReadOnlyTable, ReadTransaction, StorageBackend, TableDefinition, TableError,
+    WriteTransaction,
 };
 
-use self::disk::take_room;
 pub use self::folder::{Folder, OpenError, drop_cache};
 pub use self::opening::Moment;
+use self::room::take_room;
 pub use self::salvage::{Loss, Salvage, guarded};
 
 /// redb's page cache of one file. Its own default is 1 GiB; a queue writes at the end and reads forward, so as much as a
@@ -45,7 +45,7 @@ pub type OpenDisk = Arc<dyn Fn(&Path) -> Result<Box<dyn StorageBackend>, Databas
 
 /// What becomes of a last commit that isn't whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LastCommit {
+pub enum LastCommit {
     /// It counts, so the file isn't opened.
     Counts,
     /// The one before counts.
@@ -60,40 +60,85 @@ pub fn open_on_disk() -> OpenDisk {
     })
 }
 
-/// How a file is opened: all of it is checked.
-fn builder(last_commit: LastCommit) -> Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    if last_commit == LastCommit::Counts {
-        builder.set_repair_callback(|repair| {
-            // redb reports 0, then 0.3 only if the last commit isn't whole and it is about to go back to the one
-            // before, then 0.6 and 0.9.
-            if (0.1..0.5).contains(&repair.progress()) {
-                repair.abort();
-            }
-        });
+/// What a file is.
+pub trait Generation: Sized + Send + Sync + 'static {
+    /// The end of its name.
+    const EXTENSION: &'static str;
+
+    /// Opens a file and checks all of it; makes an empty one on a disk that is empty.
+    ///
+    /// # Errors
+    /// `RepairAborted` if the last commit isn't whole, and counts; otherwise what the disk said, or what is wrong with the
+    /// content.
+    fn open(disk: Box<dyn StorageBackend>, last_commit: LastCommit) -> Result<Self, DatabaseError>;
+}
+
+impl Generation for Database {
+    const EXTENSION: &'static str = "redb";
+
+    fn open(disk: Box<dyn StorageBackend>, last_commit: LastCommit) -> Result<Database, DatabaseError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        if last_commit == LastCommit::Counts {
+            builder.set_repair_callback(|repair| {
+                // redb reports 0, then 0.3 only if the last commit isn't whole and it is about to go back to the one
+                // before, then 0.6 and 0.9.
+                if (0.1..0.5).contains(&repair.progress()) {
+                    repair.abort();
+                }
+            });
+        }
+        builder.create_with_backend(Disk(disk))
     }
-    builder
+}
+
+/// A disk whose type redb needn't know.
+#[derive(Debug)]
+struct Disk(Box<dyn StorageBackend>);
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
 }
 
 /// The generations of one prefix in a folder.
-pub struct Files {
+pub struct Files<F> {
     prefix: &'static str,
     open: OpenDisk,
-    salvage: Salvage,
-    state: RwLock<State>,
+    salvage: Salvage<F>,
+    state: RwLock<State<F>>,
     /// Held while older files are opened: a repair may take long, and happens outside the state's lock.
     opening: Mutex<()>,
     /// Last, so that the files are closed before the lock is given up.
     folder: Arc<Folder>,
 }
 
-#[derive(Clone)]
-struct State {
+struct State<F> {
     /// Oldest first; None for one that isn't open.
-    older: Vec<(u32, Option<Arc<Database>>)>,
+    older: Vec<(u32, Option<Arc<F>>)>,
     /// None while a new file can't be made.
-    active: Option<(u32, Arc<Database>)>,
+    active: Option<(u32, Arc<F>)>,
     /// The highest generation whose name was ever seen, so that none is given twice.
     highest: u32,
     /// Those whose last commit failed.
@@ -106,29 +151,36 @@ struct State {
 
 /// A file that is made and not yet part of the folder's.
 #[derive(Debug)]
-pub struct Unfinished {
+pub struct Unfinished<F> {
     path: PathBuf,
     /// The number that it will have.
     pub generation: u32,
     /// The file.
-    pub file: Arc<Database>,
+    pub file: Arc<F>,
 }
 
-impl State {
-    fn opened(self) -> Vec<(u32, Arc<Database>)> {
+// Derived, it would ask that F can be cloned.
+impl<F> Clone for State<F> {
+    fn clone(&self) -> State<F> {
+        State { older: self.older.clone(), active: self.active.clone(), failed: self.failed.clone(), ..*self }
+    }
+}
+
+impl<F> State<F> {
+    fn opened(self) -> Vec<(u32, Arc<F>)> {
         let older = self.older.into_iter().filter_map(|(generation, file)| Some((generation, file?)));
         older.chain(self.active).collect()
     }
 }
 
-impl fmt::Debug for Files {
+impl<F> fmt::Debug for Files<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let folder = self.folder.path();
         f.debug_struct("Files").field("prefix", &self.prefix).field("folder", &folder).finish_non_exhaustive()
     }
 }
 
-impl Files {
+impl<F: Generation> Files<F> {
     /// Finds the generations in the folder. None of them is open or active yet.
     ///
     /// # Errors
@@ -137,8 +189,8 @@ impl Files {
         folder: Arc<Folder>,
         prefix: &'static str,
         open: OpenDisk,
-        salvage: Salvage,
-    ) -> Result<Files, OpenError> {
+        salvage: Salvage<F>,
+    ) -> Result<Files<F>, OpenError> {
         let names = || fs::read_dir(folder.path())?.map(|entry| Ok(entry?.file_name())).collect();
         let names: io::Result<Vec<std::ffi::OsString>> = names();
         let names = names.map_err(|source| OpenError::Folder { folder: folder.path().to_owned(), source })?;
@@ -148,13 +200,17 @@ impl Files {
             });
             digits.filter_map(|digits| digits.parse().ok()).collect()
         };
-        let mut generations = with_suffix(".redb");
+        let mut generations = with_suffix(&format!(".{}", F::EXTENSION));
         generations.sort_unstable();
         // What was made ahead isn't used any more, and its room is needed where a disk is full.
-        for generation in with_suffix(".redb.new") {
-            let _ = fs::remove_file(folder.path().join(format!("{prefix}-{generation:06}.redb.new")));
+        for generation in with_suffix(&format!(".{}.new", F::EXTENSION)) {
+            let name = format!("{prefix}-{generation:06}.{}.new", F::EXTENSION);
+            let _ = fs::remove_file(folder.path().join(name));
         }
-        let highest = with_suffix(".redb.damaged").into_iter().chain(generations.iter().copied()).max();
+        let highest = with_suffix(&format!(".{}.damaged", F::EXTENSION))
+            .into_iter()
+            .chain(generations.iter().copied())
+            .max();
         let older = generations.into_iter().map(|generation| (generation, None)).collect();
         let highest = highest.unwrap_or(0);
         let (failed, loss) = (BTreeSet::new(), Loss::default());
@@ -175,7 +231,7 @@ impl Files {
     }
 
     /// The file that is written.
-    pub fn active(&self) -> Option<(u32, Arc<Database>)> {
+    pub fn active(&self) -> Option<(u32, Arc<F>)> {
         self.state().active
     }
 
@@ -185,8 +241,8 @@ impl Files {
     /// It can't be made; then there is nothing that could be taken for a file.
     pub fn create(
         &self,
-        prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
-    ) -> Result<(u32, Arc<Database>), OpenError> {
+        prepare: impl FnOnce(&F) -> Result<(), redb::Error>,
+    ) -> Result<(u32, Arc<F>), OpenError> {
         self.create_ahead(0, prepare)
     }
 
@@ -197,8 +253,8 @@ impl Files {
     pub fn create_ahead(
         &self,
         room_bytes: u64,
-        prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
-    ) -> Result<(u32, Arc<Database>), OpenError> {
+        prepare: impl FnOnce(&F) -> Result<(), redb::Error>,
+    ) -> Result<(u32, Arc<F>), OpenError> {
         self.finish(self.make_for(self.state().highest + 1, room_bytes, prepare)?)
     }
 
@@ -208,8 +264,8 @@ impl Files {
     /// It can't be made.
     pub fn make(
         &self,
-        prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
-    ) -> Result<Unfinished, OpenError> {
+        prepare: impl FnOnce(&F) -> Result<(), redb::Error>,
+    ) -> Result<Unfinished<F>, OpenError> {
         self.make_for(self.state().highest + 1, 0, prepare)
     }
 
@@ -217,9 +273,9 @@ impl Files {
         &self,
         generation: u32,
         room_bytes: u64,
-        prepare: impl FnOnce(&Database) -> Result<(), redb::Error>,
-    ) -> Result<Unfinished, OpenError> {
-        let path = self.path(generation).with_extension("redb.new");
+        prepare: impl FnOnce(&F) -> Result<(), redb::Error>,
+    ) -> Result<Unfinished<F>, OpenError> {
+        let path = self.path(generation).with_added_extension("new");
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(OpenError::Folder { folder: self.folder.path().to_owned(), source: error });
@@ -245,7 +301,7 @@ impl Files {
     ///
     /// # Errors
     /// It can't be named; then it is none.
-    pub fn finish(&self, unfinished: Unfinished) -> Result<(u32, Arc<Database>), OpenError> {
+    pub fn finish(&self, unfinished: Unfinished<F>) -> Result<(u32, Arc<F>), OpenError> {
         let Unfinished { path, generation, file } = unfinished;
         let failed = |source| OpenError::Folder { folder: self.folder.path().to_owned(), source };
         fs::rename(&path, self.path(generation)).map_err(failed)?;
@@ -255,7 +311,7 @@ impl Files {
     }
 
     /// Has this file written from now on. The one that was active before is read from now on.
-    pub fn activate(&self, generation: u32, file: Arc<Database>) {
+    pub fn activate(&self, generation: u32, file: Arc<F>) {
         self.update(|state| {
             state.older.retain(|(other, _)| *other != generation);
             let before = state.active.replace((generation, file));
@@ -273,7 +329,7 @@ impl Files {
     }
 
     /// The files that are open, oldest first, the active one last.
-    pub fn opened(&self) -> Vec<(u32, Arc<Database>)> {
+    pub fn opened(&self) -> Vec<(u32, Arc<F>)> {
         self.state().opened()
     }
 
@@ -310,14 +366,14 @@ impl Files {
     }
 
     fn path(&self, generation: u32) -> PathBuf {
-        self.folder.path().join(format!("{}-{generation:06}.redb", self.prefix))
+        self.folder.path().join(format!("{}-{generation:06}.{}", self.prefix, F::EXTENSION))
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> State<F> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn update(&self, change: impl FnOnce(&mut State)) {
+    fn update(&self, change: impl FnOnce(&mut State<F>)) {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -34,11 +34,11 @@ const SECTOR_BYTES: usize = 4096;
 pub enum Kind {
     /// A job of the embedded queue: its number, and when it was stored in Unix milliseconds; the document.
     Job = 1,
-    /// The number that a file of the embedded queue begins with.
-    First = 2,
+    /// Where a file of the embedded queue ends: its last number, and the offset behind what counts; its first number.
+    End = 2,
     /// Numbers of the embedded queue that hold nothing: the first, and how many.
     Void = 3,
-    /// A mark of a delivery in the embedded queue: until when it holds; the first job's id and the key.
+    /// A mark of a delivery in the embedded queue: until when it holds, and the job's number; the job's id and the key.
     Mark = 4,
     /// A batch of the journal: its place, and its lane (upper half) and how many jobs it has; producer, position, jobs.
     Batch = 5,
@@ -48,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     fn of(byte: u8) -> Option<Kind> {
-        [Kind::Job, Kind::First, Kind::Void, Kind::Mark, Kind::Batch, Kind::Notes]
+        [Kind::Job, Kind::End, Kind::Void, Kind::Mark, Kind::Batch, Kind::Notes]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -96,21 +96,15 @@ pub struct Frames {
 
 /// A record as bytes.
 pub fn encode(kind: Kind, numbers: (u64, u64), content: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; HEADER_BYTES + content.len()];
-    put(&mut out, kind, numbers, content);
+    let mut out = Vec::with_capacity(HEADER_BYTES + content.len());
+    push(&mut out, kind, numbers, content);
     out
 }
 
-/// Writes a record to where these bytes begin. Returns those behind it.
-///
-/// # Panics
-/// There are fewer bytes than it takes.
-pub fn put<'a>(out: &'a mut [u8], kind: Kind, numbers: (u64, u64), content: &[u8]) -> &'a mut [u8] {
-    let (header, behind) = out.split_at_mut(HEADER_BYTES);
-    header.copy_from_slice(&header_of(kind, numbers, content));
-    let (body, behind) = behind.split_at_mut(content.len());
-    body.copy_from_slice(content);
-    behind
+/// Writes a record behind what is there.
+pub fn push(out: &mut Vec<u8>, kind: Kind, numbers: (u64, u64), content: &[u8]) {
+    out.extend_from_slice(&header_of(kind, numbers, content));
+    out.extend_from_slice(content);
 }
 
 fn header_of(kind: Kind, numbers: (u64, u64), content: &[u8]) -> [u8; HEADER_BYTES] {

@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use redb::Database;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -94,7 +95,7 @@ pub enum JournalError {
 #[derive(Clone, Debug)]
 pub struct Journal {
     orders: mpsc::Sender<Order>,
-    files: Arc<Files>,
+    files: Arc<Files<Database>>,
     usage: Arc<Usage>,
     limit_bytes: u64,
     health: watch::Receiver<Health>,
@@ -139,7 +140,7 @@ impl Usage {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert((lane, place))
     }
 
-    fn note_damage(&self, files: &Files) {
+    fn note_damage(&self, files: &Files<Database>) {
         self.damaged_files.store(u64::from(files.set_aside_count()), Ordering::Relaxed);
         self.lost_batches.store(files.loss().lost_at_most, Ordering::Relaxed);
     }

@@ -152,7 +152,7 @@ async fn repeats_are_known_after_kills_and_after_their_file_was_acknowledged_and
     let data = folder.path().join("data");
     crate::support::eventually("a second file is begun", || async {
         send(gateway.address, "kept", "", "{}").await;
-        data.join("jobs-000002.redb").exists().then_some(())
+        data.join("jobs-000002.log").exists().then_some(())
     })
     .await;
     assert!(jobs(gateway.admin).await.len() > 14);
@@ -160,7 +160,7 @@ async fn repeats_are_known_after_kills_and_after_their_file_was_acknowledged_and
     crate::support::eventually("the first file is removed", || async {
         send(gateway.address, "kept", "", "{}").await;
         acknowledge_all(gateway.admin).await;
-        (!data.join("jobs-000001.redb").exists()).then_some(())
+        (!data.join("jobs-000001.log").exists()).then_some(())
     })
     .await;
     let (_, _, mut child) = gateway.ignore_log();

@@ -163,7 +163,7 @@ async fn files_are_removed_when_all_of_them_is_acknowledged_and_numbers_go_on() 
             last.set(last.get() + 5);
             assert_eq!(exchange(admin, acknowledgement(admin, last.get())).await.status, 200);
             let names = file_names(&folder);
-            (!names.contains(&format!("jobs-{round:06}.redb"))).then_some(())
+            (!names.contains(&format!("jobs-{round:06}.log"))).then_some(())
         })
         .await;
         child.kill().await.unwrap();

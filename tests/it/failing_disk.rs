@@ -37,7 +37,7 @@ async fn positions(queue: &Queue) -> Vec<u64> {
 }
 
 fn path(folder: &TempDir, generation: u32) -> std::path::PathBuf {
-    folder.path().join(format!("jobs-{generation:06}.redb"))
+    folder.path().join(format!("jobs-{generation:06}.log"))
 }
 
 /// The next report of the queue's health.
@@ -67,7 +67,7 @@ async fn after_a_failed_fsync_jobs_go_to_a_new_file_and_the_old_one_is_still_rea
     append(&queue, "4").await.unwrap();
     let before = documents(&queue).await;
     assert!(before == ["1", "4"] || before == ["1", "2", "4"], "{before:?}");
-    assert!(folder.path().join("jobs-000002.redb").exists());
+    assert!(folder.path().join("jobs-000002.log").exists());
     close(queue, writer).await;
 
     // A restart reads both files, in order, and goes on behind them.
@@ -117,12 +117,12 @@ async fn numbers_go_on_behind_a_new_file_that_is_still_empty() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_crash_left_of_a_file_being_made_is_no_queue() {
     let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("jobs-000001.redb.new"), b"half a file").unwrap();
+    std::fs::write(folder.path().join("jobs-000001.log.new"), b"half a file").unwrap();
     let fault = Arc::new(AtomicU8::new(HEALTHY));
     let (queue, writer) = open(&folder, &fault);
     append(&queue, "1").await.unwrap();
     assert_eq!(documents(&queue).await, ["1"]);
-    assert!(!folder.path().join("jobs-000001.redb.new").exists());
+    assert!(!folder.path().join("jobs-000001.log.new").exists());
     close(queue, writer).await;
 }
 
@@ -138,7 +138,7 @@ async fn a_damaged_old_file_is_set_aside_and_holds_up_nothing() {
     comes_back(&queue).await;
     append(&queue, "2").await.unwrap();
     close(queue, writer).await;
-    let old = folder.path().join("jobs-000001.redb");
+    let old = folder.path().join("jobs-000001.log");
     let good = std::fs::read(&old).unwrap();
     for (number, damaged) in [b"damaged".to_vec(), Vec::new(), vec![0; good.len()]].iter().enumerate() {
         std::fs::write(&old, damaged).unwrap();
@@ -149,7 +149,7 @@ async fn a_damaged_old_file_is_set_aside_and_holds_up_nothing() {
         assert_eq!((backlog.damaged_files, backlog.lost_jobs), (1, 1));
         close(queue, writer).await;
         let suffix = if number == 0 { String::new() } else { format!("-{}", number + 1) };
-        let aside = folder.path().join(format!("jobs-000001.redb.damaged{suffix}"));
+        let aside = folder.path().join(format!("jobs-000001.log.damaged{suffix}"));
         assert!(aside.exists() && !old.exists(), "set aside, not removed");
     }
     // Put back in place, it is read.
@@ -173,7 +173,7 @@ async fn an_old_file_that_the_disk_does_not_give_holds_up_reading_but_not_new_jo
     fault.store(UNREADABLE, Ordering::SeqCst);
     let request = ReadRequest { after: Some("0".into()), limit: 10, wait: Duration::ZERO };
     let error = queue.read(request).await.unwrap_err().to_string();
-    assert!(error.contains("jobs-000001.redb"), "{error}");
+    assert!(error.contains("jobs-000001.log"), "{error}");
     append(&queue, "2").await.unwrap();
     fault.store(HEALTHY, Ordering::SeqCst);
     assert_eq!(documents(&queue).await, ["1", "2"]);
@@ -251,7 +251,7 @@ async fn numbers_are_never_used_twice_even_if_every_file_is_gone() {
     // The newest file is damaged, and nobody knows which numbers it gave away.
     std::fs::write(path(&folder, 1), b"damaged").unwrap();
     let (queue, writer) = open(&folder, &fault);
-    assert!(folder.path().join("jobs-000001.redb.damaged").exists());
+    assert!(folder.path().join("jobs-000001.log.damaged").exists());
     append(&queue, "5").await.unwrap();
     let far = positions(&queue).await;
     assert!(far.len() == 1 && far[0] > 1_000_000, "{far:?}");

@@ -1,124 +1,384 @@
-//! What deliveries are known by, so that their repeats are dropped, in a file of the embedded queue.
+//! What deliveries are known by, so that their repeats are dropped.
+//!
+//! A mark is durable with its job: it lies in the same batch of the same [`Log`](super::log::Log). To be found, marks are kept
+//! in memory, and from time to time go to redb files of their own, `marks-000001.redb`, …, before the log that has them
+//! may be removed. The start takes from the logs what the files don't have yet.
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `seen` | what repeats of a delivery have in common | a record: the first job's id, and until when repeats are dropped (Unix milliseconds) |
-//! | `meta` | `seen_until` | when the last of the marks ends |
+//! | `seen` | what repeats of a delivery have in common | a record: the job's id, and until when repeats are dropped (Unix milliseconds) |
+//! | `meta` | `until` | when the last of the file's marks ends |
+//! | `meta` | `through` | up to which job the marks are in this file, or an older one |
 
-use std::ops::Bound;
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
+use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::table::META;
-use crate::queue::files::open_if_there;
-use crate::queue::frame::{self, Kind};
+use crate::queue::files::{
+    Files, Folder, Loss, Moment, OpenDisk, OpenError, Salvage, guarded, open_if_there,
+};
+use crate::queue::frame::{self, Frames, Kind};
 use crate::queue::lane::Append;
 
-pub(super) const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
-const SEEN_UNTIL: &str = "seen_until";
+const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const UNTIL: &str = "until";
+const THROUGH: &str = "through";
 
-/// Marks what was never seen, and finds what was. A batch that asks for none of that touches no table.
-pub(super) fn mark(
-    transaction: &WriteTransaction,
-    older: &[Arc<Database>],
-    batch: &[Append],
-    now: u64,
-) -> Result<Vec<Option<Uuid>>, redb::Error> {
-    if batch.iter().all(|append| append.dedupe().is_none()) {
-        return Ok(vec![None; batch.len()]);
+/// The files' names begin with it.
+const PREFIX: &str = "marks";
+
+/// So many go to a file at once: one fsync for all of them.
+const FLUSH_COUNT: usize = 1024;
+
+/// While no file can be written, so many are kept in memory. No more deliveries are taken then whose repeats are to be known.
+const RECENT_LIMIT: usize = 65_536;
+
+/// A new file is begun when one has so many: a file goes as a whole, when its last mark has ended.
+const FILE_COUNT: u64 = 200_000;
+
+/// What a delivery is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The first job.
+    id: Uuid,
+    /// Unix milliseconds.
+    pub(super) until: u64,
+}
+
+impl Mark {
+    /// That of a job which is stored now. None if its repeats aren't dropped.
+    pub(super) fn of(append: &Append, now: u64) -> Option<(&str, Mark)> {
+        let dedupe = append.dedupe()?;
+        let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX);
+        Some((&dedupe.key, Mark { id: append.id(), until: now.saturating_add(within) }))
     }
-    let mut seen = transaction.open_table(SEEN)?;
-    let mut latest = 0;
-    let mut repeats = Vec::with_capacity(batch.len());
-    for append in batch {
-        let Some(dedupe) = append.dedupe() else {
-            repeats.push(None);
-            continue;
-        };
-        let key = dedupe.key.as_str();
-        let here = seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key));
-        let mut first = here.filter(|(_, until)| *until > now);
-        for file in older.iter().rev() {
-            first = match first {
-                Some(first) => Some(first),
-                None => find_mark(file, key)?.filter(|(_, until)| *until > now),
+
+    /// As a record's content.
+    pub(super) fn content(self, key: &str) -> Vec<u8> {
+        [&self.id.as_u128().to_le_bytes(), key.as_bytes()].concat()
+    }
+}
+
+/// The key and the mark of a record. None if it is no mark.
+fn decode(until: u64, content: &[u8]) -> Option<(&str, Mark)> {
+    let (id, key) = content.split_first_chunk()?;
+    Some((std::str::from_utf8(key).ok()?, Mark { id: Uuid::from_u128(u128::from_le_bytes(*id)), until }))
+}
+
+/// The marks.
+pub(super) struct Marks {
+    files: Files<Database>,
+    /// Those that aren't in a file yet.
+    recent: HashMap<String, Mark>,
+    /// The last job with a mark that was added.
+    through: u64,
+}
+
+impl fmt::Debug for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Marks").field("recent", &self.recent.len()).finish_non_exhaustive()
+    }
+}
+
+impl Marks {
+    /// Opens the files, if there are any.
+    pub(super) fn open(folder: Arc<Folder>, open: OpenDisk) -> Result<Marks, OpenError> {
+        let files = Files::find(folder, PREFIX, open, salvage())?;
+        if let Some((generation, file)) = files.open_last()? {
+            files.activate(generation, file);
+        }
+        let mut through = 0;
+        for (generation, file) in files.open_all(Moment::Start)? {
+            let read =
+                guarded(|| number(&file, THROUGH)).map_err(|error| files.file_error(generation, &error))?;
+            through = through.max(read);
+        }
+        Ok(Marks { files, recent: HashMap::new(), through })
+    }
+
+    /// The marks of all jobs up to this one are in the files.
+    pub(super) fn through(&self) -> u64 {
+        self.through
+    }
+
+    /// For each of these the job of the same delivery that was there first, also among them. An error says why that can't be
+    /// told.
+    pub(super) fn find(&self, marks: &[Option<(&str, Mark)>], now: u64) -> Result<Vec<Option<Uuid>>, String> {
+        let mut firsts = vec![None; marks.len()];
+        if marks.iter().all(Option::is_none) {
+            return Ok(firsts);
+        }
+        if self.recent.len() >= RECENT_LIMIT {
+            return Err("repeats of deliveries can't be noted, because the disk fails".to_owned());
+        }
+        let unreadable = |error: &dyn fmt::Display| format!("repeats of deliveries can't be told: {error}");
+        let files = self.files.open_all(Moment::Running).map_err(|error| unreadable(&error))?;
+        let mut new: HashMap<&str, Uuid> = HashMap::new();
+        for (first, mark) in firsts.iter_mut().zip(marks) {
+            let Some((key, mark)) = mark else { continue };
+            let recent = self.recent.get(*key).copied().filter(|mark| mark.until > now);
+            *first = match new.get(key).copied().or(recent.map(|mark| mark.id)) {
+                None => find_in(&files, key, now).map_err(|error| unreadable(&error))?.map(|mark| mark.id),
+                found => found,
             };
+            if first.is_none() {
+                new.insert(key, mark.id);
+            }
         }
-        repeats.push(first.map(|(job, _)| Uuid::from_u128(job)));
-        if first.is_none() {
-            let within = u64::try_from(dedupe.within.as_millis()).unwrap_or(u64::MAX);
-            let until = now.saturating_add(within);
-            latest = latest.max(until);
-            seen.insert(key, encode_mark(append.id().as_u128(), until, key).as_slice())?;
+        Ok(firsts)
+    }
+
+    /// Takes the mark of a job that is on the disk.
+    pub(super) fn add(&mut self, number: u64, key: &str, mark: Mark) {
+        self.recent.insert(key.to_owned(), mark);
+        self.through = self.through.max(number);
+    }
+
+    /// Takes the mark of a log's record.
+    pub(super) fn add_record(&mut self, number: u64, until: u64, content: &[u8]) {
+        if let Some((key, mark)) = decode(until, content) {
+            self.add(number, key, mark);
         }
     }
-    note_latest(transaction, latest)?;
-    Ok(repeats)
+
+    /// Writes what is in memory to a file, if it is much.
+    pub(super) fn flush_if_many(&mut self, now: u64) {
+        // After a failure not with every batch again.
+        if self.recent.len() >= FLUSH_COUNT && self.recent.len().is_multiple_of(FLUSH_COUNT) {
+            self.flush(now);
+        }
+    }
+
+    /// Writes what is in memory to a file, durably. False if that can't be done now.
+    pub(super) fn flush(&mut self, now: u64) -> bool {
+        self.recent.retain(|_, mark| mark.until > now);
+        if self.recent.is_empty() {
+            return true;
+        }
+        if let Err(error) = self.try_flush(now) {
+            warn!(%error, marks = self.recent.len(), "marks of deliveries can't be written to a file now");
+            self.files.retire_active();
+            return false;
+        }
+        self.recent.clear();
+        true
+    }
+
+    fn try_flush(&self, now: u64) -> Result<(), String> {
+        let file = match self.files.active() {
+            Some((_, file)) if guarded(|| count(&file)).is_ok_and(|count| count < FILE_COUNT) => file,
+            _ => self.begin(now).map_err(|error| error.to_string())?,
+        };
+        guarded(|| {
+            let transaction = file.begin_write()?;
+            write(&transaction, self.recent.iter().map(|(key, mark)| (key.as_str(), *mark)), self.through)?;
+            Ok(transaction.commit()?)
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    /// Begins a file, and removes those whose marks have ended.
+    fn begin(&self, now: u64) -> Result<Arc<Database>, OpenError> {
+        let (generation, file) = self.files.create(prepare)?;
+        self.files.activate(generation, Arc::clone(&file));
+        for (older, file) in self.files.opened() {
+            if older != generation && guarded(|| number(&file, UNTIL)).is_ok_and(|until| until <= now) {
+                match self.files.remove(older) {
+                    Ok(()) => {
+                        info!(generation = older, "a file of marks was removed; all of them have ended")
+                    }
+                    Err(error) => warn!(%error, generation = older, "a file of marks can't be removed"),
+                }
+            }
+        }
+        Ok(file)
+    }
 }
 
-fn encode_mark(job: u128, until: u64, key: &str) -> Vec<u8> {
-    frame::encode(Kind::Mark, (until, 0), &[&job.to_le_bytes(), key.as_bytes()].concat())
+fn prepare(file: &Database) -> Result<(), redb::Error> {
+    let transaction = file.begin_write()?;
+    transaction.open_table(SEEN)?;
+    transaction.open_table(META)?;
+    Ok(transaction.commit()?)
 }
 
-/// None if it is damaged, or that of another delivery.
-pub(super) fn decode_mark(encoded: &[u8], key: &str) -> Option<(u128, u64)> {
-    let ((until, _), content) = frame::decode(encoded, Kind::Mark)?;
-    let (job, of) = content.split_first_chunk()?;
-    (of == key.as_bytes()).then(|| (u128::from_le_bytes(*job), until))
-}
-
-pub(super) fn note_latest(transaction: &WriteTransaction, latest: u64) -> Result<(), redb::Error> {
+fn write<'a>(
+    transaction: &WriteTransaction,
+    marks: impl Iterator<Item = (&'a str, Mark)>,
+    through: u64,
+) -> Result<(), redb::Error> {
+    let mut seen = transaction.open_table(SEEN)?;
     let mut meta = transaction.open_table(META)?;
-    let before = meta.get(SEEN_UNTIL)?.map_or(0, |until| until.value());
-    if latest > before {
-        meta.insert(SEEN_UNTIL, latest)?;
+    let mut latest = meta.get(UNTIL)?.map_or(0, |until| until.value());
+    for (key, mark) in marks {
+        let record = frame::encode(Kind::Mark, (mark.until, 0), &mark.content(key));
+        seen.insert(key, record.as_slice())?;
+        latest = latest.max(mark.until);
     }
+    meta.insert(UNTIL, latest)?;
+    meta.insert(THROUGH, through)?;
     Ok(())
 }
 
-fn find_mark(file: &Database, key: &str) -> Result<Option<(u128, u64)>, redb::Error> {
-    let transaction = file.begin_read()?;
-    let Some(seen) = open_if_there(&transaction, SEEN)? else { return Ok(None) };
-    Ok(seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key)))
-}
-
-/// When the last mark of a file ends, in Unix milliseconds; 0 if there is none.
-pub(super) fn seen_until(file: &Database) -> Result<u64, redb::Error> {
-    Ok(file.begin_read()?.open_table(META)?.get(SEEN_UNTIL)?.map_or(0, |until| until.value()))
-}
-
-/// Copies marks that still hold, in the order of their keys, from behind a key on. The last key that was looked at; None
-/// at the end.
-pub(super) fn carry_marks(
-    from: &Database,
-    to: &Database,
-    behind: &str,
-    limit: usize,
-    now: u64,
-) -> Result<Option<String>, redb::Error> {
-    let transaction = from.begin_read()?;
-    let Some(marks) = open_if_there(&transaction, SEEN)? else { return Ok(None) };
-    let range = (Bound::Excluded(behind), Bound::Unbounded);
-    let mut last = None;
-    let mut count = 0;
-    let target = to.begin_write()?;
-    let mut latest = 0;
-    {
-        let mut seen = target.open_table(SEEN)?;
-        for mark in marks.range::<&str>(range)?.take(limit) {
-            let (key, value) = mark?;
-            count += 1;
-            last = Some(key.value().to_owned());
-            let Some((_, until)) = decode_mark(value.value(), key.value()) else { continue };
-            if until > now && seen.get(key.value())?.is_none() {
-                seen.insert(key.value(), value.value())?;
-                latest = latest.max(until);
-            }
+fn find_in(files: &[(u32, Arc<Database>)], key: &str, now: u64) -> Result<Option<Mark>, redb::Error> {
+    for (_, file) in files.iter().rev() {
+        let found = guarded(|| {
+            let Some(seen) = open_if_there(&file.begin_read()?, SEEN)? else { return Ok(None) };
+            Ok(seen.get(key)?.and_then(|record| {
+                let ((until, _), content) = frame::decode(record.value(), Kind::Mark)?;
+                // None if it is that of another delivery.
+                decode(until, content).filter(|(of, _)| *of == key).map(|(_, mark)| mark)
+            }))
+        })?;
+        if let Some(mark) = found.filter(|mark| mark.until > now) {
+            return Ok(Some(mark));
         }
     }
-    note_latest(&target, latest)?;
-    target.commit()?;
-    Ok(last.filter(|_| count == limit))
+    Ok(None)
+}
+
+fn number(file: &Database, name: &str) -> Result<u64, redb::Error> {
+    let Some(meta) = open_if_there(&file.begin_read()?, META)? else { return Ok(0) };
+    Ok(meta.get(name)?.map_or(0, |number| number.value()))
+}
+
+fn count(file: &Database) -> Result<u64, redb::Error> {
+    Ok(open_if_there(&file.begin_read()?, SEEN)?.map_or(Ok(0), |seen| seen.len())?)
+}
+
+/// Writes the marks that a damaged file still has into a new one. Without the number up to which it had all of them, the
+/// logs are asked for theirs.
+fn salvage() -> Salvage<Database> {
+    Arc::new(|frames: &Frames, _, file| {
+        prepare(file)?;
+        let mut marks: HashMap<String, Mark> = HashMap::new();
+        for found in frames.of(Kind::Mark) {
+            let Some(content) = frames.read(found) else { continue };
+            let Some((key, mark)) = decode(found.header.numbers.0, &content) else { continue };
+            if marks.get(key).is_none_or(|other| other.until < mark.until) {
+                marks.insert(key.to_owned(), mark);
+            }
+        }
+        let transaction = file.begin_write()?;
+        write(&transaction, marks.iter().map(|(key, mark)| (key.as_str(), *mark)), 0)?;
+        transaction.commit()?;
+        Ok(Loss { kept: marks.len() as u64, ..Loss::default() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::queue::files::open_on_disk;
+
+    fn mark(number: u64, until: u64) -> Mark {
+        Mark { id: Uuid::from_u128(number.into()), until }
+    }
+
+    fn open(folder: &TempDir) -> Marks {
+        Marks::open(Folder::open(folder.path()).unwrap(), open_on_disk()).unwrap()
+    }
+
+    /// Which of these are repeats, and of which job.
+    fn find(marks: &Marks, keys: &[&str], now: u64) -> Vec<Option<u128>> {
+        let asked: Vec<_> = keys.iter().map(|key| Some((*key, mark(999, u64::MAX)))).collect();
+        marks.find(&asked, now).unwrap().into_iter().map(|first| first.map(|id| id.as_u128())).collect()
+    }
+
+    fn names(folder: &TempDir) -> Vec<String> {
+        let names = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name.starts_with("marks"));
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn repeats_are_found_in_memory_in_files_and_among_those_that_come_together_until_they_end() {
+        let folder = TempDir::new().unwrap();
+        let mut marks = open(&folder);
+        assert_eq!(find(&marks, &["a", "b", "a"], 5), [None, None, Some(999)], "the second of two");
+        marks.add(1, "a", mark(1, 10));
+        assert!(marks.flush(5));
+        marks.add(2, "b", mark(2, 20));
+        assert_eq!(find(&marks, &["a", "b", "c"], 5), [Some(1), Some(2), None]);
+        assert_eq!(find(&marks, &["a", "b", "c"], 10), [None, Some(2), None], "the first one has ended");
+        marks.add(3, "a", mark(3, 30));
+        assert!(marks.flush(10));
+        assert_eq!(find(&marks, &["a", "b"], 10), [Some(3), Some(2)]);
+        drop(marks);
+        let marks = open(&folder);
+        assert_eq!((find(&marks, &["a", "b"], 10), marks.through()), (vec![Some(3), Some(2)], 3));
+        assert_eq!(marks.find(&[None, None], 10).unwrap(), [None, None]);
+    }
+
+    #[test]
+    fn what_has_ended_is_not_written_and_goes_with_its_file() {
+        let folder = TempDir::new().unwrap();
+        let mut marks = open(&folder);
+        marks.add(1, "a", mark(1, 10));
+        assert!(marks.flush(10));
+        assert_eq!(names(&folder), Vec::<String>::new(), "there was nothing to write");
+        marks.add(2, "b", mark(2, 20));
+        assert!(marks.flush(15));
+        marks.begin(19).unwrap();
+        assert_eq!(names(&folder), ["marks-000001.redb", "marks-000002.redb"]);
+        marks.begin(20).unwrap();
+        assert_eq!(names(&folder), ["marks-000003.redb"], "the second one is empty");
+    }
+
+    #[test]
+    fn while_no_file_can_be_written_marks_are_found_in_memory_and_written_later() {
+        let folder = TempDir::new().unwrap();
+        let fails = Arc::new(AtomicBool::new(false));
+        let disk = Arc::clone(&fails);
+        let on_disk = open_on_disk();
+        let open_failing: OpenDisk = Arc::new(move |path| match disk.load(Ordering::SeqCst) {
+            true => Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()),
+            false => on_disk(path),
+        });
+        let mut marks = Marks::open(Folder::open(folder.path()).unwrap(), open_failing).unwrap();
+        fails.store(true, Ordering::SeqCst);
+        for number in 0..RECENT_LIMIT as u64 {
+            marks.add(number, &number.to_string(), mark(number, 10));
+        }
+        assert!(!marks.flush(5));
+        assert!(marks.find(&[Some(("new", mark(1, 10)))], 5).unwrap_err().contains("the disk fails"));
+        fails.store(false, Ordering::SeqCst);
+        assert!(marks.flush(5));
+        assert_eq!(find(&marks, &["0", "65535", "new"], 5), [Some(0), Some(65535), None]);
+    }
+
+    #[test]
+    fn a_damaged_file_gives_what_is_whole_of_it_and_asks_the_logs_for_the_rest() {
+        let folder = TempDir::new().unwrap();
+        let mut marks = open(&folder);
+        for number in 1..=100 {
+            marks.add(number, &format!("key {number}"), mark(number, 10));
+        }
+        assert!(marks.flush(5));
+        drop(marks);
+        let path = folder.path().join("marks-000001.redb");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|bytes| bytes == b"key 50").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let marks = open(&folder);
+        assert_eq!(marks.through(), 0, "all logs are asked");
+        let found =
+            (1..=100).filter(|number| find(&marks, &[&format!("key {number}")], 5) == [Some(*number)]);
+        assert!(found.count() >= 99);
+        assert_eq!(names(&folder), ["marks-000001.redb", "marks-000001.redb.damaged"]);
+    }
 }

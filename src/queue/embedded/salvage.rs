@@ -3,27 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use redb::{Database, ReadableTable};
-
-use super::marks::{SEEN, decode_mark, note_latest};
-use super::table::{self, JOBS, Total, note_first, note_voids, prepare};
+use super::log::{Log, Records, first_number};
 use crate::queue::files::{Loss, Salvage};
-use crate::queue::frame::{self, Found, Frames, Kind};
+use crate::queue::frame::{Found, Frames, Kind};
+
+/// So much is written at once.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Writes what a damaged file still has into a new one. Jobs that were acknowledged don't count as lost.
-pub(super) fn salvage(acknowledged: u64) -> Salvage {
+pub(super) fn salvage(acknowledged: u64) -> Salvage<Log> {
     Arc::new(move |frames, newer, file| {
         let jobs = whole_jobs(frames);
-        let content = |found: &Found| Some((found.header.numbers, frames.read(found)?));
-        let noted = frames.of(Kind::First).map(|found| found.header.numbers.0).min();
-        let salvaged = Salvaged {
-            first: noted.or_else(|| jobs.keys().next().copied()),
-            jobs: jobs.values().filter_map(|found| content(found)),
-            marks: frames.of(Kind::Mark).filter_map(content),
-            voids: voids(frames).collect::<BTreeSet<_>>().into_iter().collect(),
-        };
-        write_salvaged(file, salvaged)?;
-        loss(frames, &jobs, newer, acknowledged, noted)
+        let ends: Vec<_> =
+            frames.of(Kind::End).filter_map(|found| Some((found, frames.read(found)?))).collect();
+        let noted =
+            ends.iter().filter_map(|(_, content)| first_number(content)).filter(|first| *first > 0).min();
+        write_salvaged(file, frames, &jobs, noted, acknowledged)?;
+        // The last batch changed one of the two notes.
+        let end = (ends.len() == 2).then(|| ends.iter().map(|(end, _)| end.header.numbers.0).max()).flatten();
+        Ok(loss(frames, &jobs, newer, acknowledged, noted, end))
     })
 }
 
@@ -46,18 +44,19 @@ fn whole_jobs(frames: &Frames) -> BTreeMap<u64, &Found> {
 fn loss(
     frames: &Frames,
     jobs: &BTreeMap<u64, &Found>,
-    newer: &[Arc<Database>],
+    newer: &[Arc<Log>],
     acknowledged: u64,
     first: Option<u64>,
-) -> Result<Loss, redb::Error> {
+    noted_end: Option<u64>,
+) -> Loss {
     let damaged = frames.damaged.iter().filter(|header| header.kind == Kind::Job);
-    let known = jobs.keys().copied().chain(damaged.map(|header| header.numbers.0));
+    let known = jobs.keys().copied().chain(damaged.map(|header| header.numbers.0)).chain(noted_end);
     let highest = known.max().unwrap_or(0);
     let mut next = None;
     let mut void: BTreeSet<(u64, u64)> = voids(frames).collect();
     for file in newer {
-        next = next.or(table::first_number(file)?);
-        void.extend(table::voids(file)?);
+        next = next.or(file.first_number());
+        void.extend(file.voids());
     }
     // Without the number that the file begins with, some of what is counted may lie in older files.
     let begin = first.unwrap_or(0).max(acknowledged + 1);
@@ -68,61 +67,43 @@ fn loss(
     let voids =
         void.iter().map(|(first, len)| (first + len).min(end + 1).saturating_sub((*first).max(begin)));
     let all = (end + 1).saturating_sub(begin);
-    Ok(Loss {
+    Loss {
         kept: jobs.len() as u64,
         lost_at_most: all.saturating_sub(there + voids.sum::<u64>()),
         has_gaps: false,
-        is_end_unknown: next.is_none(),
-    })
+        is_end_unknown: next.is_none() && noted_end.is_none(),
+    }
 }
 
-/// What was read of a damaged file.
-struct Salvaged<Jobs, Marks> {
-    /// The number that it begins with.
-    first: Option<u64>,
-    /// Number and time, and the document, in order.
-    jobs: Jobs,
-    /// Until when it holds; the first job's id and the key.
-    marks: Marks,
-    /// Numbers that hold nothing: the first, and how many.
-    voids: Vec<(u64, u64)>,
-}
-
-/// Writes that into a new file. Each job is a value of its own there.
+/// Writes what is whole into a new file.
 fn write_salvaged(
-    file: &Database,
-    salvaged: Salvaged<
-        impl Iterator<Item = ((u64, u64), Vec<u8>)>,
-        impl Iterator<Item = ((u64, u64), Vec<u8>)>,
-    >,
+    file: &Log,
+    frames: &Frames,
+    jobs: &BTreeMap<u64, &Found>,
+    first: Option<u64>,
+    acknowledged: u64,
 ) -> Result<(), redb::Error> {
-    prepare(file)?;
-    note_voids(file, &salvaged.voids)?;
-    let transaction = file.begin_write()?;
-    if let Some(first) = salvaged.first {
-        note_first(&transaction, first)?;
+    let voids: Vec<_> = voids(frames).collect::<BTreeSet<_>>().into_iter().collect();
+    file.note_voids(&voids)?;
+    let mut records = Records::default();
+    if let Some(first) = first {
+        records.begin(first);
     }
-    let mut total = Total::default();
-    let mut latest = 0;
+    // Without its job a mark would have the next delivery dropped, which is the only one then.
+    let marks = frames.of(Kind::Mark);
+    for found in marks
+        .filter(|found| found.header.numbers.1 <= acknowledged || jobs.contains_key(&found.header.numbers.1))
     {
-        let mut jobs = transaction.open_table(JOBS)?;
-        for ((number, time), document) in salvaged.jobs {
-            let record = frame::encode(Kind::Job, (number, time), &document);
-            jobs.insert(total.key_of(number), record.as_slice())?;
-            total.add(document.len());
-        }
-        let mut seen = transaction.open_table(SEEN)?;
-        for ((until, _), content) in salvaged.marks {
-            let key = content.get(16..).and_then(|key| std::str::from_utf8(key).ok());
-            let Some(key) = key else { continue };
-            let before = seen.get(key)?.and_then(|mark| decode_mark(mark.value(), key));
-            if before.is_none_or(|(_, before)| before < until) {
-                seen.insert(key, frame::encode(Kind::Mark, (until, 0), &content).as_slice())?;
-                latest = latest.max(until);
-            }
-        }
+        let (until, number) = found.header.numbers;
+        frames.read(found).iter().for_each(|content| records.mark(number, until, content));
     }
-    note_latest(&transaction, latest)?;
-    transaction.commit()?;
-    Ok(())
+    for found in jobs.values() {
+        let (number, time) = found.header.numbers;
+        let Some(document) = frames.read(found) else { continue };
+        if records.len() + document.len() > BATCH_BYTES {
+            file.append(std::mem::take(&mut records))?;
+        }
+        records.job(number, time, &document);
+    }
+    Ok(file.append(records)?)
 }

@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redb::Database;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::marks;
+use super::log::Log;
+use super::marks::Marks;
 use super::position::PositionFile;
 use super::salvage::salvage;
-use super::table::{self, Total};
 use crate::queue::files::{Files, Folder, Moment, OpenDisk, OpenError};
 use crate::queue::{AcknowledgeError, Backlog, Page, ReadError};
 
@@ -25,7 +24,8 @@ const PASSED_OVER: u64 = 1_000_000_000;
 
 /// The files and both ends of what is to be read.
 pub(super) struct Store {
-    pub(super) files: Files,
+    pub(super) files: Files<Log>,
+    pub(super) marks: Mutex<Marks>,
     position: Mutex<PositionFile>,
     /// Numbers that hold nothing, by the first: how many. What lies there was refused, because its commit failed.
     voids: RwLock<BTreeMap<u64, u64>>,
@@ -49,13 +49,12 @@ impl Store {
         let path = folder.path().to_owned();
         let failed = |source| OpenError::Folder { folder: path.clone(), source };
         let (position, acknowledged) = PositionFile::open(&folder).map_err(failed)?;
-        let files = Files::find(folder, PREFIX, open, salvage(acknowledged))?;
+        let files = Files::find(Arc::clone(&folder), PREFIX, Arc::clone(&open), salvage(acknowledged))?;
         let (generation, active) = match files.open_last()? {
             Some(last) => last,
-            None => files.create(table::prepare)?,
+            None => files.create(|_| Ok(()))?,
         };
-        let unreadable = |error: redb::Error| files.file_error(generation, &error);
-        let is_used = table::first_number(&active).map_err(unreadable)?.is_some();
+        let is_used = active.first_number().is_some();
         files.activate(generation, active);
         // Only a file that was never used leaves it to the older ones what the last number is.
         let all = match files.open_all(Moment::Start) {
@@ -65,10 +64,9 @@ impl Store {
         };
         let mut last = acknowledged;
         let mut voids = BTreeMap::new();
-        for (generation, file) in &all {
-            let unreadable = |error: redb::Error| files.file_error(*generation, &error);
-            voids.extend(table::voids(file).map_err(unreadable)?);
-            last = last.max(table::last_number(file).map_err(unreadable)?);
+        for (_, file) in &all {
+            voids.extend(file.voids());
+            last = last.max(file.last_number());
         }
         // Numbers that were refused or passed over are given to nobody.
         last = voids.iter().fold(last, |last, (first, len)| last.max(first + len - 1));
@@ -76,19 +74,21 @@ impl Store {
             && let Some((generation, active)) = files.active()
         {
             let passed_over = (last + 1, PASSED_OVER);
-            table::note_voids(&active, &[passed_over])
-                .map_err(|error| files.file_error(generation, &error))?;
+            active.note_voids(&[passed_over]).map_err(|error| files.file_error(generation, &error))?;
             voids.extend([passed_over]);
             last += PASSED_OVER;
         }
+        let marks = Marks::open(folder, open)?;
         let store = Store {
             files,
+            marks: Mutex::new(marks),
             position: Mutex::new(position),
             voids: RwLock::new(voids),
             damaged: Mutex::default(),
             acknowledged: watch::Sender::new(acknowledged),
             last: watch::Sender::new(last),
         };
+        store.find_marks(&all)?;
         store.remove_acknowledged();
         let jobs = store.backlog().jobs;
         info!(folder = %path.display(), last, acknowledged, jobs, "embedded queue open");
@@ -100,10 +100,24 @@ impl Store {
         Ok(Files::find(Arc::clone(folder), PREFIX, open, salvage(0))?.has_any())
     }
 
-    /// What the active file holds.
-    pub(super) fn active_total(&self) -> Total {
-        let total = self.files.active().and_then(|(_, file)| table::total(&file).ok());
-        total.unwrap_or_default()
+    /// Takes the marks that aren't in their own files yet from the logs.
+    fn find_marks(&self, files: &[(u32, Arc<Log>)]) -> Result<(), OpenError> {
+        let mut marks = self.marks();
+        let behind = marks.through();
+        for (generation, file) in files.iter().filter(|(_, file)| file.marks_until() > now()) {
+            let found = file.marks(behind, |number, until, content| {
+                if !self.is_void(number) {
+                    marks.add_record(number, until, content);
+                    marks.flush_if_many(now());
+                }
+            });
+            found.map_err(|error| self.files.file_error(*generation, &error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A page of jobs behind a position, or behind the acknowledged one if that is further.
@@ -114,11 +128,12 @@ impl Store {
         let files = self.files.open_all(Moment::Running).map_err(|error| unavailable(&error))?;
         let mut page = Page { entries: Vec::new(), last: after.to_string() };
         let mut bytes = 0;
-        for (_, file) in files {
+        for (generation, file) in files {
             let numbers = after.saturating_add(1)..=last;
             let is_void = |number| self.is_void(number);
-            let damaged = table::add_jobs(&file, numbers, is_void, limit, &mut bytes, &mut page)
-                .map_err(|error| unavailable(&error))?;
+            let damaged = file
+                .add_jobs(numbers, is_void, limit, &mut bytes, &mut page)
+                .map_err(|error| unavailable(&self.files.file_error(generation, &error)))?;
             self.note_damaged(&damaged);
         }
         if let Some(entry) = page.entries.last() {
@@ -163,48 +178,36 @@ impl Store {
         Ok(position)
     }
 
-    /// Removes older files in which everything is acknowledged, if the active one has taken over the numbers. What
-    /// can't be removed now is tried again with the next acknowledgement.
-    pub(super) fn remove_acknowledged(&self) {
-        for (generation, file) in self.acknowledged_files() {
-            // Marks of deliveries that may still be repeated are carried over by the writer first.
-            if marks::seen_until(&file).is_ok_and(|until| until <= now()) {
-                match self.files.remove(generation) {
-                    Ok(()) => info!(generation, "a file of the queue was removed; all of it is acknowledged"),
-                    Err(error) => warn!(%error, generation, "an acknowledged file can't be removed"),
-                }
-            }
-        }
-    }
-
-    /// Older files in which everything is acknowledged, if the active one has taken over the numbers. While no new file
+    /// Removes older files in which everything is acknowledged, if the active one has taken over the numbers. While no new file
     /// can be made, because the disk is full, there is no active one, and older files are what makes room; the
-    /// position remembers the numbers as well.
-    fn acknowledged_files(&self) -> Vec<(u32, Arc<Database>)> {
+    /// position remembers the numbers as well. What can't be removed now is tried again with the next acknowledgement.
+    pub(super) fn remove_acknowledged(&self) {
         let acknowledged = *self.acknowledged.borrow();
         // No file need be opened for that.
         if acknowledged == 0 {
-            return Vec::new();
+            return;
         }
         let candidates = self.files.older_generations();
-        if let Some((_, file)) = self.files.active()
-            && !matches!(table::first_number(&file), Ok(Some(_)))
-        {
-            return Vec::new();
+        if self.files.active().is_some_and(|(_, file)| file.first_number().is_none()) {
+            return;
         }
         // One that can't be opened doesn't keep the others. The writer may have gone over to a newer file meanwhile,
         // which is still empty and must not pass for one in which everything is acknowledged.
-        let mut files = self.files.open_all(Moment::Running).unwrap_or_else(|_| self.files.opened());
-        files.retain(|(generation, file)| {
-            let last = || table::last_number_but(file, |number| self.is_void(number));
-            candidates.contains(generation) && last().is_ok_and(|last| last <= acknowledged)
-        });
-        files
-    }
-
-    /// The first file that is there for its marks alone.
-    pub(super) fn file_of_marks(&self) -> Option<(u32, Arc<Database>)> {
-        self.acknowledged_files().into_iter().next()
+        let files = self.files.open_all(Moment::Running).unwrap_or_else(|_| self.files.opened());
+        for (generation, file) in files {
+            let last = file.last_number_but(|number| self.is_void(number));
+            if !candidates.contains(&generation) || last > acknowledged {
+                continue;
+            }
+            // Marks of deliveries that may still be repeated go to their own files first.
+            if file.marks_until() > now() && !self.marks().flush(now()) {
+                continue;
+            }
+            match self.files.remove(generation) {
+                Ok(()) => info!(generation, "a file of the queue was removed; all of it is acknowledged"),
+                Err(error) => warn!(%error, generation, "an acknowledged file can't be removed"),
+            }
+        }
     }
 
     /// What isn't acknowledged, in the files that are open.
@@ -216,7 +219,7 @@ impl Store {
             Backlog { damaged_files: self.files.set_aside_count(), lost_jobs, ..Backlog::default() };
         for (_, file) in self.files.opened() {
             // A file that can't be read now counts again when it can.
-            let Ok(rest) = table::rest(&file, acknowledged) else { continue };
+            let Ok(rest) = file.rest(acknowledged) else { continue };
             backlog.jobs += rest.total.jobs;
             backlog.bytes += rest.total.bytes;
             let age = rest.since.map(|since| now().saturating_sub(since)).map(Duration::from_millis);

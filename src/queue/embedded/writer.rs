@@ -1,20 +1,21 @@
 //! The embedded queue's writer: takes what is waiting, commits it, and settles it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::Database;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::marks;
+use super::log::{Log, Records};
+use super::marks::Mark;
 use super::store::{Store, now};
-use super::table::{self, Total};
-use crate::queue::files::{Moment, OpenError, guarded};
-use crate::queue::lane::{Append, Waiting, refuse};
+use crate::queue::files::OpenError;
+use crate::queue::frame;
+use crate::queue::lane::{Append, BATCH_LIMIT_BYTES, Waiting, refuse};
 use crate::queue::{Health, QueueError};
 
 /// The pause between two attempts to begin a new file.
@@ -25,7 +26,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const FILE_SHARE: u64 = 16;
 const FILE_BYTES: (u64, u64) = (256 << 10, 32 << 20);
 
-type NextFile = JoinHandle<Result<(u32, Arc<Database>), OpenError>>;
+type NextFile = JoinHandle<Result<(u32, Arc<Log>), OpenError>>;
 
 /// The writer.
 #[derive(Debug)]
@@ -35,24 +36,24 @@ pub struct EmbeddedWriter {
     health: watch::Sender<Health>,
     acknowledged: watch::Receiver<u64>,
     limit_bytes: u64,
-    /// What the active file holds.
-    active: Total,
     /// What isn't acknowledged, in bytes.
     backlog_bytes: u64,
     /// The next file, made ahead on another thread: making one takes several fsyncs, which no job should wait for.
     next: Option<NextFile>,
-    /// An older file that is there for its marks alone, and the last key that was carried over.
-    carrying: Option<(u32, Arc<Database>, String)>,
 }
-
-/// How many marks are carried over at a time: a batch waits for no more.
-const CARRIED_MARKS: usize = 500;
 
 enum Event {
     Batch(Vec<Append>),
     Acknowledged,
-    Idle,
     Closed,
+}
+
+/// Why a batch isn't stored.
+enum CommitError {
+    /// It can't be told what is a repeat.
+    Marks(String),
+    /// The log failed, and may have it.
+    Log(io::Error),
 }
 
 impl EmbeddedWriter {
@@ -65,16 +66,13 @@ impl EmbeddedWriter {
         let mut writer = EmbeddedWriter {
             waiting,
             acknowledged: store.acknowledged.subscribe(),
-            active: store.active_total(),
             backlog_bytes: store.backlog().bytes,
             store,
             health,
             limit_bytes,
             next: None,
-            carrying: None,
         };
         writer.report_fullness();
-        writer.find_marks();
         writer
     }
 
@@ -87,14 +85,6 @@ impl EmbeddedWriter {
                 Event::Acknowledged => {
                     self.backlog_bytes = self.store.backlog().bytes;
                     self.report_fullness();
-                    self.find_marks();
-                }
-                Event::Idle => {
-                    if let Err(error) = self.carry_marks()
-                        && !self.recover(runtime, 0, Vec::new(), &error)
-                    {
-                        break;
-                    }
                 }
                 Event::Batch(batch) if self.is_full() => refuse(batch, &QueueError::Unavailable(self.full())),
                 Event::Batch(batch) => {
@@ -112,7 +102,8 @@ impl EmbeddedWriter {
                             self.report_fullness();
                             self.rotate(runtime);
                         }
-                        Err(error) => {
+                        Err(CommitError::Marks(why)) => refuse(batch, &QueueError::Unavailable(why)),
+                        Err(CommitError::Log(error)) => {
                             // What may be on the disk has these numbers.
                             number += batch.len() as u64;
                             if !self.recover(runtime, first, batch, &error) {
@@ -135,49 +126,37 @@ impl EmbeddedWriter {
             // The store has the sender, so this ends with a change only.
             _ = self.acknowledged.changed() => Event::Acknowledged,
             batch = self.waiting.batch() => batch.map_or(Event::Closed, Event::Batch),
-            () = std::future::ready(()), if self.carrying.is_some() => Event::Idle,
         }
     }
 
-    /// Looks for a file that is there for its marks alone.
-    fn find_marks(&mut self) {
-        if self.carrying.is_none() {
-            self.carrying =
-                self.store.file_of_marks().map(|(generation, file)| (generation, file, String::new()));
+    /// Stores what of a batch is no repeat; for each job the first one's id, if it is one.
+    fn commit(&mut self, batch: &[Append], first: u64) -> Result<Vec<Option<Uuid>>, CommitError> {
+        let now = now();
+        let marks: Vec<_> = batch.iter().map(|append| Mark::of(append, now)).collect();
+        let repeats = self.store.marks().find(&marks, now).map_err(CommitError::Marks)?;
+        let new = || (0..batch.len()).filter(|index| repeats[*index].is_none());
+        let bytes: usize = new().map(|index| batch[index].document().len()).sum();
+        let mut records = Records::with_capacity(bytes + batch.len() * frame::HEADER_BYTES);
+        let mut marked = Vec::new();
+        for (number, index) in (first..).zip(new()) {
+            records.job(number, now, batch[index].document());
+            marked.extend(marks[index].map(|(key, mark)| (number, key, mark)));
         }
-    }
-
-    /// Carries some marks over to the active file; the older one goes when none is left.
-    fn carry_marks(&mut self) -> Result<(), redb::Error> {
-        let Some((generation, file, behind)) = self.carrying.take() else { return Ok(()) };
-        let (_, active) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
-        match marks::carry_marks(&file, &active, &behind, CARRIED_MARKS, now())? {
-            Some(last) => self.carrying = Some((generation, file, last)),
-            None => match self.store.files.remove(generation) {
-                Ok(()) => {
-                    info!(generation, "a file of the queue was removed; its marks were carried over");
-                    self.find_marks();
-                }
-                Err(error) => warn!(%error, generation, "an acknowledged file can't be removed"),
-            },
+        for (number, key, mark) in &marked {
+            records.mark(*number, mark.until, &mark.content(key));
         }
-        Ok(())
-    }
-
-    /// Stores a batch; for each job the first one's id, if it is a repeat.
-    fn commit(&mut self, batch: &[Append], first: u64) -> Result<Vec<Option<Uuid>>, redb::Error> {
-        let (generation, file) = self.store.files.active().ok_or(redb::Error::DatabaseClosed)?;
-        let older = match batch.iter().any(|append| append.dedupe().is_some()) {
-            true => self.store.files.open_all(Moment::Running).unwrap_or_else(|_| self.store.files.opened()),
-            false => Vec::new(),
-        };
-        let older: Vec<_> =
-            older.into_iter().filter(|(other, _)| *other != generation).map(|(_, file)| file).collect();
-        let before = self.active;
-        let stored = guarded(|| table::commit(&file, &older, batch, first, before, now()))?;
-        self.active = stored.total;
-        self.backlog_bytes += self.active.bytes - before.bytes;
-        Ok(stored.repeats)
+        if records.len() > 0 {
+            let (_, file) =
+                self.store.files.active().ok_or(CommitError::Log(io::ErrorKind::NotFound.into()))?;
+            file.append(records).map_err(CommitError::Log)?;
+            self.backlog_bytes += bytes as u64;
+        }
+        if !marked.is_empty() {
+            let mut all = self.store.marks();
+            marked.into_iter().for_each(|(number, key, mark)| all.add(number, key, mark));
+            all.flush_if_many(now);
+        }
+        Ok(repeats)
     }
 
     /// Jobs are refused from the limit on, so what is stored may be over it by one batch.
@@ -212,32 +191,28 @@ impl EmbeddedWriter {
     /// on.
     fn rotate(&mut self, runtime: &Handle) {
         let file_bytes = (self.limit_bytes / FILE_SHARE).clamp(FILE_BYTES.0, FILE_BYTES.1);
-        if self.next.is_none() && self.active.bytes >= file_bytes / 2 {
+        let Some((_, active)) = self.store.files.active() else { return };
+        if self.next.is_none() && active.len() >= file_bytes / 2 {
             let store = Arc::clone(&self.store);
-            // redb gives values pages to the next power of two, so a file takes about half as much again.
-            let room_bytes = file_bytes + file_bytes / 2;
-            let create = move || store.files.create_ahead(room_bytes, table::prepare);
+            // The last batch may begin just before the file is full.
+            let room_bytes = file_bytes + BATCH_LIMIT_BYTES as u64;
+            let create = move || store.files.create_ahead(room_bytes, |_| Ok(()));
             self.next = Some(runtime.spawn_blocking(create));
         }
-        if self.active.bytes < file_bytes {
+        if active.len() < file_bytes {
             return;
         }
         let Some(next) = self.next.take_if(|next| next.is_finished()) else { return };
         match runtime.block_on(next) {
-            Ok(Ok((generation, file))) => self.begin(generation, file),
+            Ok(Ok((generation, file))) => self.store.files.activate(generation, file),
             Ok(Err(error)) => warn!(%error, "the next file of the embedded queue can't be made yet"),
             Err(error) => error!(%error, "the next file of the embedded queue wasn't made"),
         }
     }
 
-    fn begin(&mut self, generation: u32, file: Arc<Database>) {
-        self.store.files.activate(generation, file);
-        self.active = Total::default();
-    }
-
     /// The batch may or may not be in the file. Begins a new one as soon as one can be written, which says that the
     /// batch's numbers are void; refuses the batch, and what comes meanwhile. False if the lane closed first.
-    fn recover(&mut self, runtime: &Handle, first: u64, batch: Vec<Append>, error: &redb::Error) -> bool {
+    fn recover(&mut self, runtime: &Handle, first: u64, batch: Vec<Append>, error: &io::Error) -> bool {
         error!(%error, jobs = batch.len(), "the embedded queue couldn't commit; its jobs are answered 503");
         self.health.send_replace(Health::Down(error.to_string()));
         self.store.files.retire_active();
@@ -251,7 +226,7 @@ impl EmbeddedWriter {
             refuse(refused.take().unwrap_or_default(), &QueueError::Unconfirmed);
             match next {
                 Ok((generation, file)) => {
-                    self.begin(generation, file);
+                    self.store.files.activate(generation, file);
                     info!(generation, "the embedded queue takes jobs again, in a new file");
                     self.health.send_replace(Health::Up);
                     self.report_fullness();
@@ -271,20 +246,13 @@ impl EmbeddedWriter {
     }
 
     /// The file that was made ahead, or one that is made now, with a note of void numbers.
-    fn next_file(
-        &mut self,
-        runtime: &Handle,
-        voids: &[(u64, u64)],
-    ) -> Result<(u32, Arc<Database>), OpenError> {
+    fn next_file(&mut self, runtime: &Handle, voids: &[(u64, u64)]) -> Result<(u32, Arc<Log>), OpenError> {
         let files = &self.store.files;
         if let Some(Ok(Ok((generation, file)))) = self.next.take().map(|next| runtime.block_on(next)) {
-            table::note_voids(&file, voids).map_err(|error| files.file_error(generation, &error))?;
+            file.note_voids(voids).map_err(|error| files.file_error(generation, &error))?;
             return Ok((generation, file));
         }
-        files.create(|file| {
-            table::prepare(file)?;
-            table::note_voids(file, voids)
-        })
+        files.create(|file| Ok(file.note_voids(voids)?))
     }
 
     fn refuse_for(&mut self, runtime: &Handle, pause: Duration) -> bool {

@@ -6,11 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use redb::{Database, DatabaseError, StorageError};
+use redb::{DatabaseError, StorageError};
 use tracing::{error, info, warn};
 
-use super::disk::Disk;
-use super::{Files, LastCommit, Loss, OpenError, builder, drop_cache, salvage};
+use super::{Files, Generation, LastCommit, Loss, OpenError, drop_cache, salvage};
 use crate::queue::frame::Frames;
 
 /// When a file is opened.
@@ -22,13 +21,13 @@ pub enum Moment {
     Running,
 }
 
-impl Files {
+impl<F: Generation> Files<F> {
     /// Opens the last generation, to be made active. None if there is none. A damaged one is replaced by what is whole of
     /// it; where that is nothing, the one before it is the last.
     ///
     /// # Errors
     /// It can't be opened for another reason than damage.
-    pub fn open_last(&self) -> Result<Option<(u32, Arc<Database>)>, OpenError> {
+    pub fn open_last(&self) -> Result<Option<(u32, Arc<F>)>, OpenError> {
         while let Some((generation, _)) = self.state().older.last() {
             if let Some(file) = self.open_or_salvage(*generation, Moment::Start)? {
                 return Ok(Some((*generation, file)));
@@ -43,7 +42,7 @@ impl Files {
     /// # Errors
     /// One can't be opened for another reason than damage. It holds up reading, for jobs come in order, but it never
     /// holds up writing.
-    pub fn open_all(&self, moment: Moment) -> Result<Vec<(u32, Arc<Database>)>, OpenError> {
+    pub fn open_all(&self, moment: Moment) -> Result<Vec<(u32, Arc<F>)>, OpenError> {
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let state = self.state();
@@ -64,7 +63,7 @@ impl Files {
     }
 
     /// Opens a file, or what is whole of it. None if that is nothing.
-    fn open_or_salvage(&self, generation: u32, moment: Moment) -> Result<Option<Arc<Database>>, OpenError> {
+    fn open_or_salvage(&self, generation: u32, moment: Moment) -> Result<Option<Arc<F>>, OpenError> {
         let has_failed = self.state().failed.contains(&generation);
         let last_commit = if has_failed { LastCommit::Failed } else { LastCommit::Counts };
         let why = match self.open_existing(generation, last_commit) {
@@ -84,14 +83,14 @@ impl Files {
         }
     }
 
-    fn salvage(&self, generation: u32, why: &OpenError) -> Result<Option<Arc<Database>>, OpenError> {
+    fn salvage(&self, generation: u32, why: &OpenError) -> Result<Option<Arc<F>>, OpenError> {
         let path = self.path(generation);
         let frames = Frames::find(&path).map_err(|error| self.file_error(generation, &error))?;
         if frames.whole.is_empty() && matches!(why, OpenError::Disk { .. }) {
             return Err(self.file_error(generation, why));
         }
         let failed = |source| OpenError::Folder { folder: self.folder.path().to_owned(), source };
-        let aside = unused_name(&path.with_extension("redb.damaged")).map_err(failed)?;
+        let aside = unused_name(&path.with_added_extension("damaged")).map_err(failed)?;
         let newer = self.state().opened().into_iter().filter(|(other, _)| *other > generation);
         let newer: Vec<_> = newer.map(|(_, file)| file).collect();
         let mut loss = Loss::default();
@@ -135,7 +134,7 @@ impl Files {
 
     /// What a crash left in the page cache may not be what the disk holds (a page whose write failed counts as
     /// written), so the cache is dropped and the file is judged by the disk.
-    fn open_existing(&self, generation: u32, last_commit: LastCommit) -> Result<Arc<Database>, OpenError> {
+    fn open_existing(&self, generation: u32, last_commit: LastCommit) -> Result<Arc<F>, OpenError> {
         let path = self.path(generation);
         drop_cache(&path).map_err(|error| self.file_error(generation, &error))?;
         // redb would make a new, empty file of it.
@@ -145,8 +144,8 @@ impl Files {
         self.open_path(&path, last_commit)
     }
 
-    pub(super) fn open_path(&self, path: &Path, last_commit: LastCommit) -> Result<Arc<Database>, OpenError> {
-        let open = || builder(last_commit).create_with_backend(Disk::over((self.open)(path)?)?);
+    pub(super) fn open_path(&self, path: &Path, last_commit: LastCommit) -> Result<Arc<F>, OpenError> {
+        let open = || F::open((self.open)(path)?, last_commit);
         let opened = catch_unwind(AssertUnwindSafe(open));
         let path = path.to_owned();
         match opened {

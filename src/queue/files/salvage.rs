@@ -7,13 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::Database;
-
 use crate::queue::frame::Frames;
 
 /// Writes what a damaged file still has into a new one, given the newer files that are open. What is lost.
-pub type Salvage =
-    Arc<dyn Fn(&Frames, &[Arc<Database>], &Database) -> Result<Loss, redb::Error> + Send + Sync>;
+pub type Salvage<F> = Arc<dyn Fn(&Frames, &[Arc<F>], &F) -> Result<Loss, redb::Error> + Send + Sync>;
 
 /// What a damaged file doesn't give any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

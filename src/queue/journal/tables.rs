@@ -108,7 +108,7 @@ pub fn remove_below(
 /// # Errors
 /// A file can't be read.
 pub fn read_batches(
-    files: &Files,
+    files: &Files<Database>,
     usage: &Usage,
     lane: u32,
     place: u64,

@@ -28,7 +28,7 @@ const GROUP_LIMIT: usize = 64;
 /// Owns the files.
 #[derive(Debug)]
 pub struct JournalWriter {
-    files: Arc<Files>,
+    files: Arc<Files<Database>>,
     usage: Arc<Usage>,
     orders: mpsc::Receiver<Order>,
     health: watch::Sender<Health>,
@@ -36,7 +36,7 @@ pub struct JournalWriter {
     /// What the older files hold.
     older: Older,
     /// The next file, made ahead. Without one there is room for notes alone.
-    next: Option<Unfinished>,
+    next: Option<Unfinished<Database>>,
     /// When it is next tried to make one.
     try_at: Instant,
 }
@@ -52,7 +52,7 @@ struct Older {
 
 impl JournalWriter {
     pub(super) fn open(
-        files: Arc<Files>,
+        files: Arc<Files<Database>>,
         usage: Arc<Usage>,
         orders: mpsc::Receiver<Order>,
         health: watch::Sender<Health>,

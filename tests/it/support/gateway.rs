@@ -21,7 +21,7 @@ pub const SMALL_FILES: (&str, &str) = ("RETRIEVE_EMBEDDED_LIMIT", "64MiB");
 pub fn file_names(folder: &TempDir) -> BTreeSet<String> {
     let names = std::fs::read_dir(folder.path().join("data")).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".redb")).collect()
+    names.filter(|name| name.starts_with("jobs-") && name.ends_with(".log")).collect()
 }
 
 /// A running gateway with ports and a folder of its own.

@@ -1,0 +1,591 @@
+//! A file of the embedded queue: records ([`frame`]) behind each other, and two notes of where they end.
+//!
+//! | page | |
+//! |---|---|
+//! | 0 and 1 | written in turn: where what counts ends, the last number, the number that the file begins with |
+//! | from 2 on | batches, each in pages of its own: jobs (number, time in Unix milliseconds, document), marks, numbers that hold nothing; then zeros to the page's end |
+//!
+//! A batch and the note of its end are written, and one fsync is waited for. So a page that was answered for is never
+//! written again, and each file says how far it must go: jobs that the disk lost are missed, also the last ones. Behind that end lies what
+//! a crash left of a batch that nobody was answered for: what is whole of it counts, and the rest is overwritten. Records
+//! can be read without the notes, where a file is damaged.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::{PoisonError, RwLock};
+
+use bytes::Bytes;
+use redb::{DatabaseError, StorageBackend};
+
+use crate::queue::files::{Generation, LastCommit};
+use crate::queue::frame::{self, Header, Kind};
+use crate::queue::lane::BATCH_LIMIT_BYTES;
+use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
+
+/// What a disk reads and writes as a whole. A batch begins with one: a part of a page that isn't in the page cache would
+/// have to be read before it is written.
+const PAGE_BYTES: u64 = 4096;
+const PAGE_LEN: usize = 4096;
+
+/// Behind the two notes.
+const BEGIN: u64 = 2 * PAGE_BYTES;
+
+/// A file without room grows by so much.
+const GROWTH_BYTES: u64 = 64 << 10;
+
+/// How much is read of it at a time when it is opened: pieces of 1 MiB take three times as long.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// So many bytes of records are found by one entry of the index.
+const GROUP_BYTES: u64 = 64 << 10;
+
+/// How many jobs lie in a file, or in a part of it, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Total {
+    pub(super) jobs: u64,
+    pub(super) bytes: u64,
+}
+
+impl Total {
+    fn add(&mut self, bytes: u64) {
+        self.jobs += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What of a file isn't acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) total: Total,
+    /// When the oldest of them was stored, in Unix milliseconds.
+    pub(super) since: Option<u64>,
+}
+
+/// The records of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    bytes: Vec<u8>,
+    /// The number that the file begins with, if it is empty.
+    first: Option<u64>,
+    /// The last job's number.
+    last: Option<u64>,
+}
+
+impl Records {
+    /// With room for so many bytes, and for the zeros behind them.
+    pub(super) fn with_capacity(bytes: usize) -> Records {
+        Records { bytes: Vec::with_capacity(bytes + PAGE_LEN), ..Records::default() }
+    }
+
+    pub(super) fn job(&mut self, number: u64, time: u64, document: &[u8]) {
+        frame::push(&mut self.bytes, Kind::Job, (number, time), document);
+        self.first.get_or_insert(number);
+        self.last = Some(number);
+    }
+
+    /// An empty file begins with this number, although the job may be lost.
+    pub(super) fn begin(&mut self, first: u64) {
+        self.first = Some(first);
+    }
+
+    /// The content is the job's id and the key.
+    pub(super) fn mark(&mut self, number: u64, until: u64, content: &[u8]) {
+        frame::push(&mut self.bytes, Kind::Mark, (until, number), content);
+    }
+
+    /// Notes that so many numbers from there on hold nothing, whatever an older file says: twice, on pages of their own,
+    /// because without them what was refused would be delivered.
+    fn void(&mut self, first: u64, len: u64) {
+        for _ in 0..2 {
+            self.end_page();
+            frame::push(&mut self.bytes, Kind::Void, (first, len), &[]);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn end_page(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(PAGE_LEN), 0);
+    }
+}
+
+/// Where a file ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    offset: u64,
+    /// 0 if it holds no job.
+    first: u64,
+    last: u64,
+}
+
+impl End {
+    fn encode(self) -> Vec<u8> {
+        let mut page = frame::encode(Kind::End, (self.last, self.offset), &self.first.to_le_bytes());
+        page.resize(PAGE_LEN, 0);
+        page
+    }
+
+    /// None if it is damaged.
+    fn decode(page: &[u8]) -> Option<End> {
+        let (record, rest) = page.split_at_checked(frame::HEADER_BYTES + 8)?;
+        let ((last, offset), first) = frame::decode(record, Kind::End)?;
+        let first = first_number(first)?;
+        rest.iter().all(|byte| *byte == 0).then_some(End { offset, first, last })
+    }
+}
+
+/// The number that a file begins with, by what a note of its end holds.
+pub(super) fn first_number(content: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(content.try_into().ok()?))
+}
+
+/// Jobs with numbers behind each other, and where their records begin.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    offset: u64,
+    first: u64,
+    /// When the first one was stored.
+    time: u64,
+    jobs: u64,
+    /// What the file holds before them.
+    before: Total,
+}
+
+impl Group {
+    fn last(&self) -> u64 {
+        self.first + self.jobs - 1
+    }
+}
+
+/// What is known of a file's content.
+#[derive(Clone, Debug)]
+struct Content {
+    end: End,
+    /// Which of the two notes is written next.
+    slot: u64,
+    /// Up to here the pages behind the end may hold something.
+    used_end: u64,
+    total: Total,
+    groups: Vec<Group>,
+    voids: Vec<(u64, u64)>,
+    /// When the last of its marks ends, in Unix milliseconds; 0 if there is none.
+    marks_until: u64,
+}
+
+impl Content {
+    fn empty(slot: u64) -> Content {
+        let end = End { offset: BEGIN, first: 0, last: 0 };
+        let (total, groups, voids) = (Total::default(), Vec::new(), Vec::new());
+        Content { end, slot, used_end: BEGIN, total, groups, voids, marks_until: 0 }
+    }
+
+    /// Takes note of a batch's records, which begin there.
+    fn add_all(&mut self, begin: u64, records: &[u8]) {
+        let mut at = 0;
+        while let Some(header) = records.get(at..).and_then(frame::header) {
+            self.add(&header, begin + at as u64);
+            at += frame::HEADER_BYTES + usize::try_from(header.len).unwrap_or(usize::MAX);
+            if records.get(at) == Some(&0) {
+                at = at.next_multiple_of(PAGE_LEN);
+            }
+        }
+    }
+
+    /// A group, and where its records end.
+    fn place(&self, index: usize) -> (Group, u64) {
+        (self.groups[index], self.groups.get(index + 1).map_or(self.end.offset, |next| next.offset))
+    }
+
+    /// Takes note of the next record.
+    fn add(&mut self, header: &Header, offset: u64) {
+        let (number, other) = header.numbers;
+        match header.kind {
+            Kind::Job => {
+                let follows = |group: &&mut Group| {
+                    group.first + group.jobs == number && offset - group.offset < GROUP_BYTES
+                };
+                match self.groups.last_mut().filter(follows) {
+                    Some(group) => group.jobs += 1,
+                    None => {
+                        let before = self.total;
+                        self.groups.push(Group { offset, first: number, time: other, jobs: 1, before });
+                    }
+                }
+                self.total.add(u64::from(header.len));
+                if self.end.first == 0 {
+                    self.end.first = number;
+                }
+                self.end.last = number;
+            }
+            Kind::Mark => self.marks_until = self.marks_until.max(number),
+            Kind::Void => self.voids.push((number, other)),
+            _ => {}
+        }
+    }
+}
+
+/// A file. One writer appends to it, and any number read.
+pub(super) struct Log {
+    disk: Box<dyn StorageBackend>,
+    content: RwLock<Content>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("end", &self.content().end).finish_non_exhaustive()
+    }
+}
+
+impl Generation for Log {
+    const EXTENSION: &'static str = "log";
+
+    fn open(disk: Box<dyn StorageBackend>, last_commit: LastCommit) -> Result<Log, DatabaseError> {
+        if disk.len()? == 0 {
+            return Ok(Log::begin(disk)?);
+        }
+        let content = read_content(disk.as_ref(), last_commit)?.ok_or(DatabaseError::RepairAborted)?;
+        Ok(Log { disk, content: RwLock::new(content) })
+    }
+}
+
+impl Log {
+    /// Makes an empty file, with room for a batch.
+    fn begin(disk: Box<dyn StorageBackend>) -> io::Result<Log> {
+        let content = Content::empty(0);
+        disk.set_len((BEGIN + BATCH_LIMIT_BYTES as u64).next_multiple_of(GROWTH_BYTES))?;
+        for slot in [0, 1] {
+            disk.write(slot * PAGE_BYTES, &content.end.encode())?;
+        }
+        disk.sync_data()?;
+        Ok(Log { disk, content: RwLock::new(content) })
+    }
+
+    fn content(&self) -> std::sync::RwLockReadGuard<'_, Content> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a batch, and returns when it is on the disk. After an error nothing may be appended any more: what of it is
+    /// on the disk isn't known.
+    pub(super) fn append(&self, mut records: Records) -> io::Result<()> {
+        records.end_page();
+        let Content { mut end, slot, used_end, .. } = *self.content();
+        let begin = end.offset;
+        if used_end > begin {
+            // Nothing that a crash left may lie behind this batch and pass for a part of it.
+            self.disk.write(begin, &vec![0; usize::try_from(used_end - begin).unwrap_or(0)])?;
+            self.disk.sync_data()?;
+        }
+        end.offset += records.len() as u64;
+        if end.first == 0 {
+            end.first = records.first.unwrap_or(0);
+        }
+        end.last = records.last.unwrap_or(end.last);
+        if end.offset > self.disk.len()? {
+            self.disk.set_len(end.offset.next_multiple_of(GROWTH_BYTES))?;
+        }
+        self.disk.write(begin, &records.bytes)?;
+        self.disk.write(slot * PAGE_BYTES, &end.encode())?;
+        self.disk.sync_data()?;
+        let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
+        content.add_all(begin, &records.bytes);
+        content.end = end;
+        content.used_end = end.offset;
+        content.slot = 1 - slot;
+        Ok(())
+    }
+
+    /// Notes durably that these numbers hold nothing, whatever an older file says: the first, and how many.
+    pub(super) fn note_voids(&self, voids: &[(u64, u64)]) -> io::Result<()> {
+        let mut records = Records::default();
+        voids.iter().for_each(|(first, len)| records.void(*first, *len));
+        if voids.is_empty() { Ok(()) } else { self.append(records) }
+    }
+
+    /// The numbers that hold nothing: the first, and how many.
+    pub(super) fn voids(&self) -> Vec<(u64, u64)> {
+        self.content().voids.clone()
+    }
+
+    /// The number that the file begins with; None if it was never used.
+    pub(super) fn first_number(&self) -> Option<u64> {
+        Some(self.content().end.first).filter(|first| *first > 0)
+    }
+
+    /// The last number that is taken, as far as this file knows. The one that it begins with counts as well: the numbers
+    /// below it were given away in older files.
+    pub(super) fn last_number(&self) -> u64 {
+        let end = self.content().end;
+        end.last.max(end.first.saturating_sub(1))
+    }
+
+    /// The last number that holds something.
+    pub(super) fn last_number_but(&self, is_void: impl Fn(u64) -> bool) -> u64 {
+        let content = self.content();
+        let mut numbers = content.groups.iter().rev().flat_map(|group| (group.first..=group.last()).rev());
+        numbers.find(|number| !is_void(*number)).unwrap_or(0)
+    }
+
+    /// When the last of its marks ends, in Unix milliseconds; 0 if there is none.
+    pub(super) fn marks_until(&self) -> u64 {
+        self.content().marks_until
+    }
+
+    /// How many bytes of the disk it fills.
+    pub(super) fn len(&self) -> u64 {
+        self.content().end.offset
+    }
+
+    /// What the file holds behind a number.
+    pub(super) fn rest(&self, acknowledged: u64) -> io::Result<Rest> {
+        let (all, group, next) = {
+            let content = self.content();
+            let behind = content.groups.partition_point(|group| group.first <= acknowledged);
+            let group = behind.checked_sub(1).map(|index| content.place(index));
+            (content.total, group, content.groups.get(behind).map(|group| group.time))
+        };
+        let (mut done, mut since) = (Total::default(), next);
+        if let Some((group, end)) = group {
+            done = group.before;
+            let records = self.read(group.offset, end)?;
+            for job in jobs_of(&group, &records) {
+                let bytes = job.record.map_or(0, |(header, _)| u64::from(header.len));
+                if job.number > acknowledged {
+                    since = job.record.map(|(header, _)| header.numbers.1).or(since);
+                    break;
+                }
+                done.add(bytes);
+            }
+        }
+        let total = Total { jobs: all.jobs - done.jobs, bytes: all.bytes.saturating_sub(done.bytes) };
+        Ok(Rest { total, since: since.filter(|_| total.jobs > 0) })
+    }
+
+    /// Adds the jobs with these numbers, as far as the page has room. Those that are damaged are left
+    /// out, and their numbers returned.
+    pub(super) fn add_jobs(
+        &self,
+        numbers: RangeInclusive<u64>,
+        is_void: impl Fn(u64) -> bool,
+        limit: usize,
+        bytes: &mut usize,
+        page: &mut Page,
+    ) -> io::Result<Vec<u64>> {
+        let mut damaged = Vec::new();
+        let (mut index, len) = {
+            let groups = &self.content().groups;
+            (groups.partition_point(|group| group.last() < *numbers.start()), groups.len())
+        };
+        while index < len {
+            let (group, end) = self.content().place(index);
+            if group.first > *numbers.end() {
+                break;
+            }
+            let records = self.read(group.offset, end)?;
+            for job in jobs_of(&group, &records) {
+                if !numbers.contains(&job.number) || is_void(job.number) {
+                    continue;
+                }
+                if page.entries.len() >= limit || *bytes >= PAGE_LIMIT_BYTES {
+                    return Ok(damaged);
+                }
+                match job.document() {
+                    Some(document) => {
+                        *bytes += document.len();
+                        let document = Bytes::copy_from_slice(document);
+                        page.entries.push(Entry { position: job.number.to_string(), document });
+                    }
+                    None => damaged.push(job.number),
+                }
+            }
+            index += 1;
+        }
+        Ok(damaged)
+    }
+
+    /// Hands out the marks of jobs behind a number: the job's number, until when the mark holds, and its content.
+    pub(super) fn marks(&self, behind: u64, mut take: impl FnMut(u64, u64, &[u8])) -> io::Result<()> {
+        let end = self.content().end.offset;
+        walk(self.disk.as_ref(), BEGIN, end, |header, _, content| {
+            if header.kind == Kind::Mark && header.numbers.1 > behind {
+                take(header.numbers.1, header.numbers.0, content);
+            }
+        })?;
+        Ok(())
+    }
+
+    fn read(&self, begin: u64, end: u64) -> io::Result<Vec<u8>> {
+        read(self.disk.as_ref(), begin, end)
+    }
+}
+
+/// What the file holds. None if the last batch that it notes isn't whole, and counts.
+fn read_content(disk: &dyn StorageBackend, last_commit: LastCommit) -> io::Result<Option<Content>> {
+    let length = disk.len()?;
+    if length < BEGIN {
+        return Err(damaged("it is cut off"));
+    }
+    let note = |slot: u64| -> io::Result<End> {
+        let end = End::decode(&read(disk, slot * PAGE_BYTES, (slot + 1) * PAGE_BYTES)?);
+        let fits = |end: &End| end.offset >= BEGIN && end.offset.is_multiple_of(PAGE_BYTES);
+        end.filter(fits).ok_or_else(|| damaged(&format!("note {slot} of its end isn't whole")))
+    };
+    let (first, second) = (note(0)?, note(1)?);
+    let slot = u64::from(first.offset > second.offset);
+    let (newest, before) = if slot == 1 { (first, second) } else { (second, first) };
+    let mut content = Content::empty(slot);
+    let whole_end =
+        walk(disk, BEGIN, newest.offset.min(length), |header, offset, _| content.add(header, offset))?;
+    if whole_end == newest.offset && content.end.last == newest.last {
+        content.end = newest;
+    } else if whole_end < before.offset {
+        return Err(damaged(&format!("it isn't whole behind byte {whole_end}")));
+    } else if last_commit == LastCommit::Counts {
+        return Ok(None);
+    } else {
+        content = Content::empty(1 - slot);
+        walk(disk, BEGIN, before.offset, |header, offset, _| content.add(header, offset))?;
+        content.end = before;
+    }
+    if last_commit == LastCommit::Counts {
+        adopt_tail(disk, &mut content, length)?;
+    }
+    content.used_end = used_end(disk, content.end.offset, length)?;
+    Ok(Some(content))
+}
+
+/// Takes over what is whole of a batch behind the end, up to the end of a page.
+fn adopt_tail(disk: &dyn StorageBackend, content: &mut Content, length: u64) -> io::Result<()> {
+    let mut tail = Vec::new();
+    let begin = content.end.offset;
+    let end = walk(disk, begin, length, |header, offset, _| tail.push((*header, offset)))?;
+    let mut jobs =
+        tail.iter().filter(|(header, _)| header.kind == Kind::Job).map(|(header, _)| header.numbers.0);
+    if content.end.last > 0
+        && !(content.end.last + 1..).zip(&mut jobs).all(|(expect, number)| number == expect)
+    {
+        return Ok(());
+    }
+    tail.retain(|(_, offset)| *offset < end);
+    tail.iter().for_each(|(header, offset)| content.add(header, *offset));
+    content.end.offset = end;
+    Ok(())
+}
+
+/// Behind which page there are zeros alone.
+fn used_end(disk: &dyn StorageBackend, begin: u64, length: u64) -> io::Result<u64> {
+    let mut used_end = begin;
+    let mut at = begin;
+    while at < length {
+        let chunk = read(disk, at, length.min(at + CHUNK_BYTES as u64))?;
+        if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+            used_end = (at + last as u64 + 1).next_multiple_of(PAGE_BYTES);
+        }
+        at += chunk.len() as u64;
+    }
+    Ok(used_end)
+}
+
+/// Hands out the records of these bytes, as far as they lie behind each other and are whole. The begin of the page where
+/// that ends.
+fn walk(
+    disk: &dyn StorageBackend,
+    begin: u64,
+    end: u64,
+    mut take: impl FnMut(&Header, u64, &[u8]),
+) -> io::Result<u64> {
+    let mut window = Window { disk, end, begin, bytes: Vec::new() };
+    let (mut at, mut whole_end) = (begin, begin);
+    while at < end {
+        let page_end = (at + 1).next_multiple_of(PAGE_BYTES);
+        if !at.is_multiple_of(PAGE_BYTES) && window.at(at, 1)?.first() == Some(&0) {
+            let zeros = window.at(at, page_end - at)?;
+            if page_end > end || zeros.iter().any(|byte| *byte != 0) {
+                break;
+            }
+            at = page_end;
+        } else {
+            let Some(header) = frame::header(window.at(at, frame::HEADER_BYTES as u64)?) else { break };
+            let record_end = at + frame::HEADER_BYTES as u64 + u64::from(header.len);
+            let record = window.at(at, record_end - at)?;
+            let Some(content) = record.get(frame::HEADER_BYTES..).filter(|content| header.is_of(content))
+            else {
+                break;
+            };
+            take(&header, at, content);
+            at = record_end;
+        }
+        if at.is_multiple_of(PAGE_BYTES) {
+            whole_end = at;
+        }
+    }
+    Ok(whole_end)
+}
+
+/// A part of a file in memory.
+struct Window<'a> {
+    disk: &'a dyn StorageBackend,
+    end: u64,
+    begin: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// So many bytes from there on, or fewer at the end.
+    fn at(&mut self, offset: u64, len: u64) -> io::Result<&[u8]> {
+        let end = self.end.min(offset + len);
+        if offset < self.begin || end > self.begin + self.bytes.len() as u64 {
+            self.bytes = read(self.disk, offset, self.end.min(offset + len.max(CHUNK_BYTES as u64)))?;
+            self.begin = offset;
+        }
+        let index = |offset: u64| usize::try_from(offset - self.begin).unwrap_or(usize::MAX);
+        Ok(&self.bytes[index(offset)..index(end)])
+    }
+}
+
+fn read(disk: &dyn StorageBackend, begin: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(end - begin).map_err(|_| damaged("it is too long"))?];
+    disk.read(begin, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// A job in the file.
+struct Stored<'a> {
+    number: u64,
+    /// None if its header is damaged.
+    record: Option<(Header, &'a [u8])>,
+}
+
+impl<'a> Stored<'a> {
+    /// The document. None if it is damaged.
+    fn document(&self) -> Option<&'a [u8]> {
+        let (header, content) = self.record?;
+        header.is_of(content).then_some(content)
+    }
+}
+
+/// The jobs of a group, by its records. The disk may have lost some since the file was opened.
+fn jobs_of<'a>(group: &Group, records: &'a [u8]) -> Vec<Stored<'a>> {
+    let mut jobs = Vec::new();
+    let mut next = group.first;
+    for (header, content) in frame::split(records) {
+        let Some(header) = header.filter(|header| header.kind == Kind::Job) else { continue };
+        let number = header.numbers.0;
+        if !(next..=group.last()).contains(&number) {
+            continue;
+        }
+        jobs.extend((next..number).map(|number| Stored { number, record: None }));
+        jobs.push(Stored { number, record: Some((header, content)) });
+        next = number + 1;
+    }
+    jobs.extend((next..=group.last()).map(|number| Stored { number, record: None }));
+    jobs
+}
+
+#[cfg(test)]
+mod tests;
