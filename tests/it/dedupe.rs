@@ -1,12 +1,13 @@
 //! Repeats of a delivery: one job for each, on both queues, across restarts, and only where the integration asks for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tempfile::TempDir;
 
-use crate::support::client::{Answer, exchange};
+use crate::support::client::{self, Answer, Connection, exchange};
 use crate::support::gateway::{TestGateway, acknowledgement, jobs};
 use crate::support::process::GatewayProcess;
+use crate::support::random::{Random, rounds};
 use crate::support::redis_server::RedisServer;
 
 const INTEGRATIONS: &str = r#"
@@ -171,4 +172,84 @@ async fn repeats_are_known_after_kills_and_after_their_file_was_acknowledged_and
         first,
         "its mark was carried over"
     );
+}
+
+/// By delivery: the ids of its jobs. One that was read and not acknowledged comes again.
+type Handled = BTreeMap<u64, BTreeSet<String>>;
+
+/// Reads what is there, remembers it and acknowledges it; how many jobs that are. None if the gateway is gone.
+async fn handle_all(admin: std::net::SocketAddr, handled: &mut Handled) -> Option<usize> {
+    let page = client::try_get(admin, "/api/jobs?after=0&limit=1000").await?;
+    for line in page.body.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let delivery = line["job"]["data"]["data"]["n"].as_u64().unwrap();
+        handled.entry(delivery).or_default().insert(line["job"]["id"].as_str().unwrap().to_owned());
+    }
+    if !page.body.is_empty() {
+        let mut connection = Connection::open(admin).await;
+        let last = page.header("x-retrieve-last-id").unwrap();
+        connection.try_send(acknowledgement(admin, last)).await.ok()?;
+        connection.try_answer().await?;
+    }
+    Some(page.body.lines().count())
+}
+
+/// A sender that repeats a delivery until it is answered, and sometimes one that was answered long ago, while files are begun,
+/// acknowledged and removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_delivery_is_one_job_whenever_the_gateway_is_killed() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("integrations.toml");
+    std::fs::write(&file, INTEGRATIONS).unwrap();
+    let file = file.display().to_string();
+    let settings =
+        [SECRET, ("RETRIEVE_INTEGRATIONS_FILE", file.as_str()), ("RETRIEVE_EMBEDDED_LIMIT", "1MiB")];
+    let mut random = Random::from_environment();
+    let filler = "x".repeat(2000);
+    let (mut next, mut repeats) = (0, 0);
+    let mut answered: BTreeMap<u64, String> = BTreeMap::new();
+    let mut handled = Handled::new();
+    for _ in 0..rounds(20) {
+        let gateway = GatewayProcess::start(&folder, &settings).await;
+        let (address, admin, mut child) = gateway.ignore_log();
+        let moment = random.moment(400);
+        let sending = async {
+            let mut connection = Connection::open(address).await;
+            loop {
+                let number = if random.one_in(4) { random.below(next + 1) } else { next };
+                let body = format!("{{\"n\":{number},\"x\":\"{filler}\"}}");
+                let request = client::post("/integration/by-body", "application/json", body);
+                let Ok(()) = connection.try_send(request).await else { return };
+                let Some(answer) = connection.try_answer().await else { return };
+                assert_eq!(answer.status, 200, "{}", answer.body);
+                let id = job_id(&answer);
+                repeats += u64::from(number < next);
+                assert_eq!(*answered.entry(number).or_insert(id.clone()), id, "delivery {number}");
+                next = next.max(number + 1);
+                if random.one_in(20) && handle_all(admin, &mut handled).await.is_none() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = sending => panic!("the gateway ended by itself"),
+            () = tokio::time::sleep(moment) => {}
+        }
+        child.kill().await.unwrap();
+    }
+    let gateway = GatewayProcess::start(&folder, &settings).await;
+    while handle_all(gateway.admin, &mut handled).await != Some(0) {}
+    let files = std::fs::read_dir(folder.path().join("data")).unwrap().map(|file| file.unwrap().file_name());
+    println!(
+        "{next} deliveries and {repeats} repeats of them (seed {}); {:?}",
+        random.seed,
+        files.collect::<Vec<_>>()
+    );
+    // The last one may have come without an answer.
+    handled.remove(&next);
+    assert_eq!(handled.len() as u64, next, "each is there");
+    for (number, ids) in handled {
+        assert_eq!(ids.into_iter().collect::<Vec<_>>(), [answered[&number].clone()], "delivery {number}");
+    }
+    assert!(repeats > 100, "too few to prove anything");
 }
