@@ -36,8 +36,7 @@ pub use self::opening::Moment;
 use self::room::take_room;
 pub use self::salvage::{Loss, Salvage, guarded};
 
-/// redb's page cache of one file. Its own default is 1 GiB; a queue writes at the end and reads forward, so as much as a
-/// batch is enough, and each file that is open keeps it: 32 of them where the embedded queue has reached its default limit.
+/// redb's page cache of one file. Its own default is 1 GiB; as much as a batch is enough, and each file that is open keeps it.
 const CACHE_BYTES: usize = 1 << 20;
 
 /// Opens the disk under one file, or makes an empty file. Tests put a disk that fails in its place.
@@ -65,6 +64,9 @@ pub trait Generation: Sized + Send + Sync + 'static {
     /// The end of its name.
     const EXTENSION: &'static str;
 
+    /// How many jobs or batches are lost with a commit, at the most, as far as that isn't counted elsewhere.
+    const COMMIT_LIMIT: u64;
+
     /// Opens a file and checks all of it; makes an empty one on a disk that is empty.
     ///
     /// # Errors
@@ -75,6 +77,8 @@ pub trait Generation: Sized + Send + Sync + 'static {
 
 impl Generation for Database {
     const EXTENSION: &'static str = "redb";
+    // The journal's notes say what is missing.
+    const COMMIT_LIMIT: u64 = 0;
 
     fn open(disk: Box<dyn StorageBackend>, last_commit: LastCommit) -> Result<Database, DatabaseError> {
         let mut builder = Database::builder();

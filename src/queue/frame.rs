@@ -38,17 +38,19 @@ pub enum Kind {
     End = 2,
     /// Numbers of the embedded queue that hold nothing: the first, and how many.
     Void = 3,
-    /// A mark of a delivery in the embedded queue: until when it holds, and the job's number; the job's id and the key.
+    /// A mark of a delivery in the embedded queue: until when it holds; the first job's id and the key.
     Mark = 4,
     /// A batch of the journal: its place, and its lane (upper half) and how many jobs it has; producer, position, jobs.
     Batch = 5,
     /// What the journal notes: the epoch, and a number that grows with each commit; everything else.
     Notes = 6,
+    /// A job of the embedded queue whose repeats are dropped: as a job; before the document stands the mark.
+    MarkedJob = 7,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Kind> {
-        [Kind::Job, Kind::End, Kind::Void, Kind::Mark, Kind::Batch, Kind::Notes]
+        [Kind::Job, Kind::End, Kind::Void, Kind::Mark, Kind::Batch, Kind::Notes, Kind::MarkedJob]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -224,7 +226,7 @@ impl Frames {
 
     /// Whether there is anything whole but jobs.
     pub fn has_notes(&self) -> bool {
-        self.whole.iter().any(|found| ![Kind::Job, Kind::Batch].contains(&found.header.kind))
+        self.whole.iter().any(|found| ![Kind::Job, Kind::MarkedJob, Kind::Batch].contains(&found.header.kind))
     }
 
     /// Whole records of a kind.

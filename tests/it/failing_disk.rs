@@ -95,6 +95,31 @@ async fn a_full_disk_is_refused_until_there_is_space_and_then_goes_on() {
     close(queue, writer).await;
 }
 
+/// The note of what was refused lies in the next file, which may hold nothing else and go as acknowledged before that file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_stays_refused_when_files_go_between() {
+    let folder = TempDir::new().unwrap();
+    let fault = Arc::new(AtomicU8::new(HEALTHY));
+    let (queue, writer) = open(&folder, &fault);
+    for text in ["1", "2"] {
+        append(&queue, text).await.unwrap();
+    }
+    for _ in 0..2 {
+        fault.store(SYNC_FAILS, Ordering::SeqCst);
+        append(&queue, "refused").await.unwrap_err();
+        fault.store(HEALTHY, Ordering::SeqCst);
+        comes_back(&queue).await;
+    }
+    append(&queue, "5").await.unwrap();
+    queue.acknowledge("1").await.unwrap();
+    close(queue, writer).await;
+    let (queue, writer) = open(&folder, &fault);
+    assert_eq!(documents(&queue).await, ["2", "5"]);
+    assert_eq!(queue.acknowledge("5").await.unwrap(), "5");
+    close(queue, writer).await;
+    assert!(!path(&folder, 1).exists() && !path(&folder, 2).exists(), "both go in the end");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_go_on_behind_a_new_file_that_is_still_empty() {
     let folder = TempDir::new().unwrap();

@@ -3,12 +3,12 @@
 //! | page | |
 //! |---|---|
 //! | 0 and 1 | written in turn: where what counts ends, the last number, the number that the file begins with |
-//! | from 2 on | batches, each in pages of its own: jobs (number, time in Unix milliseconds, document), marks, numbers that hold nothing; then zeros to the page's end |
+//! | from 2 on | batches, each in pages of its own: jobs (number, time in Unix milliseconds, the mark by which repeats are known, document), numbers that hold nothing; then zeros to the page's end |
 //!
 //! A batch and the note of its end are written, and one fsync is waited for. So a page that was answered for is never
 //! written again, and each file says how far it must go: jobs that the disk lost are missed, also the last ones. Behind that end lies what
-//! a crash left of a batch that nobody was answered for: what is whole of it counts, and the rest is overwritten. Records
-//! can be read without the notes, where a file is damaged.
+//! a crash left of a batch that nobody was answered for: whole records up to the end of a page count, and the rest is
+//! overwritten. Records can be read without the notes, where a file is damaged.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ use redb::{DatabaseError, StorageBackend};
 
 use crate::queue::files::{Generation, LastCommit};
 use crate::queue::frame::{self, Header, Kind};
-use crate::queue::lane::BATCH_LIMIT_BYTES;
+use crate::queue::lane::{BATCH_LIMIT_BYTES, BATCH_LIMIT_JOBS};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
 
 /// What a disk reads and writes as a whole. A batch begins with one: a part of a page that isn't in the page cache would
@@ -67,7 +67,7 @@ pub(super) struct Records {
     bytes: Vec<u8>,
     /// The number that the file begins with, if it is empty.
     first: Option<u64>,
-    /// The last job's number.
+    /// The last number that is given away.
     last: Option<u64>,
 }
 
@@ -77,20 +77,16 @@ impl Records {
         Records { bytes: Vec::with_capacity(bytes + PAGE_LEN), ..Records::default() }
     }
 
-    pub(super) fn job(&mut self, number: u64, time: u64, document: &[u8]) {
-        frame::push(&mut self.bytes, Kind::Job, (number, time), document);
-        self.first.get_or_insert(number);
-        self.last = Some(number);
+    /// A job, by the content of its record.
+    pub(super) fn job(&mut self, kind: Kind, number: u64, time: u64, content: &[u8]) {
+        frame::push(&mut self.bytes, kind, (number, time), content);
+        self.reach(number, number);
     }
 
-    /// An empty file begins with this number, although the job may be lost.
-    pub(super) fn begin(&mut self, first: u64) {
-        self.first = Some(first);
-    }
-
-    /// The content is the job's id and the key.
-    pub(super) fn mark(&mut self, number: u64, until: u64, content: &[u8]) {
-        frame::push(&mut self.bytes, Kind::Mark, (until, number), content);
+    /// Numbers up to the last one are given away, and an empty file begins with the first one, although no job may be there.
+    pub(super) fn reach(&mut self, first: u64, last: u64) {
+        self.first.get_or_insert(first);
+        self.last = self.last.max(Some(last));
     }
 
     /// Notes that so many numbers from there on hold nothing, whatever an older file says: twice, on pages of their own,
@@ -141,6 +137,35 @@ pub(super) fn first_number(content: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(content.try_into().ok()?))
 }
 
+/// Until when a mark holds in Unix milliseconds, its content, and the document, by the content of a record.
+type Marked<'a> = (u64, &'a [u8], &'a [u8]);
+
+/// The content of a job's record that holds its mark, so that neither is there without the other.
+pub(super) fn encode_marked(until: u64, mark: &[u8], document: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(mark.len()).unwrap_or(u32::MAX);
+    [&until.to_le_bytes()[..], &len.to_le_bytes(), mark, document].concat()
+}
+
+fn decode_marked(content: &[u8]) -> Option<Marked<'_>> {
+    let (until, rest) = content.split_first_chunk()?;
+    let (len, rest) = rest.split_first_chunk()?;
+    let (mark, document) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+    Some((u64::from_le_bytes(*until), mark, document))
+}
+
+/// Until when the mark of a record holds; 0 if it has none.
+fn marked_until(header: &Header, content: &[u8]) -> u64 {
+    match header.kind {
+        Kind::MarkedJob => decode_marked(content).map_or(0, |(until, ..)| until),
+        _ => 0,
+    }
+}
+
+/// Whether a record is a job.
+pub(super) fn is_job(kind: Kind) -> bool {
+    matches!(kind, Kind::Job | Kind::MarkedJob)
+}
+
 /// Jobs with numbers behind each other, and where their records begin.
 #[derive(Clone, Copy, Debug)]
 struct Group {
@@ -185,11 +210,10 @@ impl Content {
     fn add_all(&mut self, begin: u64, records: &[u8]) {
         let mut at = 0;
         while let Some(header) = records.get(at..).and_then(frame::header) {
-            self.add(&header, begin + at as u64);
-            at += frame::HEADER_BYTES + usize::try_from(header.len).unwrap_or(usize::MAX);
-            if records.get(at) == Some(&0) {
-                at = at.next_multiple_of(PAGE_LEN);
-            }
+            let end = at + frame::HEADER_BYTES + usize::try_from(header.len).unwrap_or(0);
+            let content = records.get(at + frame::HEADER_BYTES..end).unwrap_or_default();
+            self.add(&header, marked_until(&header, content), begin + at as u64);
+            at = if records.get(end) == Some(&0) { end.next_multiple_of(PAGE_LEN) } else { end };
         }
     }
 
@@ -198,19 +222,17 @@ impl Content {
         (self.groups[index], self.groups.get(index + 1).map_or(self.end.offset, |next| next.offset))
     }
 
-    /// Takes note of the next record.
-    fn add(&mut self, header: &Header, offset: u64) {
-        let (number, other) = header.numbers;
-        match header.kind {
-            Kind::Job => {
+    /// Takes note of the next record, whose mark holds so long.
+    fn add(&mut self, header: &Header, until: u64, offset: u64) {
+        match (header.kind, header.numbers) {
+            (Kind::Job | Kind::MarkedJob, (number, time)) => {
                 let follows = |group: &&mut Group| {
                     group.first + group.jobs == number && offset - group.offset < GROUP_BYTES
                 };
                 match self.groups.last_mut().filter(follows) {
                     Some(group) => group.jobs += 1,
                     None => {
-                        let before = self.total;
-                        self.groups.push(Group { offset, first: number, time: other, jobs: 1, before });
+                        self.groups.push(Group { offset, first: number, time, jobs: 1, before: self.total })
                     }
                 }
                 self.total.add(u64::from(header.len));
@@ -218,9 +240,9 @@ impl Content {
                     self.end.first = number;
                 }
                 self.end.last = number;
+                self.marks_until = self.marks_until.max(until);
             }
-            Kind::Mark => self.marks_until = self.marks_until.max(number),
-            Kind::Void => self.voids.push((number, other)),
+            (Kind::Void, void) => self.voids.push(void),
             _ => {}
         }
     }
@@ -240,13 +262,24 @@ impl std::fmt::Debug for Log {
 
 impl Generation for Log {
     const EXTENSION: &'static str = "log";
+    const COMMIT_LIMIT: u64 = BATCH_LIMIT_JOBS as u64;
 
     fn open(disk: Box<dyn StorageBackend>, last_commit: LastCommit) -> Result<Log, DatabaseError> {
         if disk.len()? == 0 {
             return Ok(Log::begin(disk)?);
         }
-        let content = read_content(disk.as_ref(), last_commit)?.ok_or(DatabaseError::RepairAborted)?;
-        Ok(Log { disk, content: RwLock::new(content) })
+        let noted = read_content(disk.as_ref(), last_commit)?.ok_or(DatabaseError::RepairAborted)?;
+        let mut content = noted.clone();
+        if last_commit == LastCommit::Counts {
+            adopt_tail(disk.as_ref(), &mut content)?;
+        }
+        content.used_end = used_end(disk.as_ref(), content.end.offset)?;
+        let log = Log { disk, content: RwLock::new(content) };
+        if log.len() > noted.end.offset {
+            // From now on it counts. Where that can't be written, the next batch says it.
+            let _ = log.note_end();
+        }
+        Ok(log)
     }
 }
 
@@ -281,18 +314,30 @@ impl Log {
         if end.first == 0 {
             end.first = records.first.unwrap_or(0);
         }
-        end.last = records.last.unwrap_or(end.last);
+        end.last = records.last.unwrap_or(0).max(end.last);
         if end.offset > self.disk.len()? {
             self.disk.set_len(end.offset.next_multiple_of(GROWTH_BYTES))?;
         }
         self.disk.write(begin, &records.bytes)?;
-        self.disk.write(slot * PAGE_BYTES, &end.encode())?;
-        self.disk.sync_data()?;
+        self.write_note(slot, end)?;
         let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
         content.add_all(begin, &records.bytes);
         content.end = end;
         content.used_end = end.offset;
         content.slot = 1 - slot;
+        Ok(())
+    }
+
+    fn write_note(&self, slot: u64, end: End) -> io::Result<()> {
+        self.disk.write(slot * PAGE_BYTES, &end.encode())?;
+        self.disk.sync_data()
+    }
+
+    /// Notes durably where the file ends.
+    fn note_end(&self) -> io::Result<()> {
+        let Content { end, slot, .. } = *self.content();
+        self.write_note(slot, end)?;
+        self.content.write().unwrap_or_else(PoisonError::into_inner).slot = 1 - slot;
         Ok(())
     }
 
@@ -408,8 +453,11 @@ impl Log {
     pub(super) fn marks(&self, behind: u64, mut take: impl FnMut(u64, u64, &[u8])) -> io::Result<()> {
         let end = self.content().end.offset;
         walk(self.disk.as_ref(), BEGIN, end, |header, _, content| {
-            if header.kind == Kind::Mark && header.numbers.1 > behind {
-                take(header.numbers.1, header.numbers.0, content);
+            if header.kind == Kind::MarkedJob
+                && header.numbers.0 > behind
+                && let Some((until, mark, _)) = decode_marked(content)
+            {
+                take(header.numbers.0, until, mark);
             }
         })?;
         Ok(())
@@ -431,50 +479,51 @@ fn read_content(disk: &dyn StorageBackend, last_commit: LastCommit) -> io::Resul
         let fits = |end: &End| end.offset >= BEGIN && end.offset.is_multiple_of(PAGE_BYTES);
         end.filter(fits).ok_or_else(|| damaged(&format!("note {slot} of its end isn't whole")))
     };
-    let (first, second) = (note(0)?, note(1)?);
-    let slot = u64::from(first.offset > second.offset);
-    let (newest, before) = if slot == 1 { (first, second) } else { (second, first) };
-    let mut content = Content::empty(slot);
-    let whole_end =
-        walk(disk, BEGIN, newest.offset.min(length), |header, offset, _| content.add(header, offset))?;
-    if whole_end == newest.offset && content.end.last == newest.last {
-        content.end = newest;
-    } else if whole_end < before.offset {
-        return Err(damaged(&format!("it isn't whole behind byte {whole_end}")));
-    } else if last_commit == LastCommit::Counts {
-        return Ok(None);
-    } else {
-        content = Content::empty(1 - slot);
-        walk(disk, BEGIN, before.offset, |header, offset, _| content.add(header, offset))?;
-        content.end = before;
+    let notes = [note(0)?, note(1)?];
+    let order = |end: &End| (end.offset, end.last, end.first);
+    let slot = usize::from(order(&notes[0]) > order(&notes[1]));
+    let (newest, before) = (notes[1 - slot], notes[slot]);
+    let read = |slot: usize, end: End| -> io::Result<(Content, u64)> {
+        let mut content = Content::empty(slot as u64);
+        let whole_end = walk(disk, BEGIN, end.offset.min(length), |header, offset, bytes| {
+            content.add(header, marked_until(header, bytes), offset);
+        })?;
+        content.end = end;
+        Ok((content, whole_end))
+    };
+    let (content, whole_end) = read(slot, newest)?;
+    match last_commit {
+        _ if whole_end == newest.offset => Ok(Some(content)),
+        _ if whole_end < before.offset => Err(damaged(&format!("it isn't whole behind byte {whole_end}"))),
+        LastCommit::Counts => Ok(None),
+        // What it gave away in the commit that failed isn't given to others.
+        LastCommit::Failed => Ok(Some(read(1 - slot, End { last: newest.last, ..before })?.0)),
     }
-    if last_commit == LastCommit::Counts {
-        adopt_tail(disk, &mut content, length)?;
-    }
-    content.used_end = used_end(disk, content.end.offset, length)?;
-    Ok(Some(content))
 }
 
-/// Takes over what is whole of a batch behind the end, up to the end of a page.
-fn adopt_tail(disk: &dyn StorageBackend, content: &mut Content, length: u64) -> io::Result<()> {
+/// Takes over whole records of a batch behind the end, up to the end of a page.
+fn adopt_tail(disk: &dyn StorageBackend, content: &mut Content) -> io::Result<()> {
     let mut tail = Vec::new();
-    let begin = content.end.offset;
-    let end = walk(disk, begin, length, |header, offset, _| tail.push((*header, offset)))?;
-    let mut jobs =
-        tail.iter().filter(|(header, _)| header.kind == Kind::Job).map(|(header, _)| header.numbers.0);
+    let length = disk.len()? / PAGE_BYTES * PAGE_BYTES;
+    let end = walk(disk, content.end.offset, length, |header, offset, bytes| {
+        tail.push((*header, marked_until(header, bytes), offset));
+    })?;
+    let mut numbers =
+        tail.iter().filter(|(header, ..)| is_job(header.kind)).map(|(header, ..)| header.numbers.0);
     if content.end.last > 0
-        && !(content.end.last + 1..).zip(&mut jobs).all(|(expect, number)| number == expect)
+        && !(content.end.last + 1..).zip(&mut numbers).all(|(expect, number)| number == expect)
     {
         return Ok(());
     }
-    tail.retain(|(_, offset)| *offset < end);
-    tail.iter().for_each(|(header, offset)| content.add(header, *offset));
+    tail.retain(|(.., offset)| *offset < end);
+    tail.iter().for_each(|(header, until, offset)| content.add(header, *until, *offset));
     content.end.offset = end;
     Ok(())
 }
 
 /// Behind which page there are zeros alone.
-fn used_end(disk: &dyn StorageBackend, begin: u64, length: u64) -> io::Result<u64> {
+fn used_end(disk: &dyn StorageBackend, begin: u64) -> io::Result<u64> {
+    let length = disk.len()?;
     let mut used_end = begin;
     let mut at = begin;
     while at < length {
@@ -569,8 +618,11 @@ struct Stored<'a> {
 impl<'a> Stored<'a> {
     /// The document. None if it is damaged.
     fn document(&self) -> Option<&'a [u8]> {
-        let (header, content) = self.record?;
-        header.is_of(content).then_some(content)
+        let (header, content) = self.record.filter(|(header, content)| header.is_of(content))?;
+        match header.kind {
+            Kind::MarkedJob => decode_marked(content).map(|(.., document)| document),
+            _ => Some(content),
+        }
     }
 }
 
@@ -579,7 +631,7 @@ fn jobs_of<'a>(group: &Group, records: &'a [u8]) -> Vec<Stored<'a>> {
     let mut jobs = Vec::new();
     let mut next = group.first;
     for (header, content) in frame::split(records) {
-        let Some(header) = header.filter(|header| header.kind == Kind::Job) else { continue };
+        let Some(header) = header.filter(|header| is_job(header.kind)) else { continue };
         let number = header.numbers.0;
         if !(next..=group.last()).contains(&number) {
             continue;

@@ -1,6 +1,6 @@
 //! What deliveries are known by, so that their repeats are dropped.
 //!
-//! A mark is durable with its job: it lies in the same batch of the same [`Log`](super::log::Log). To be found, marks are kept
+//! A mark is durable with its job: it lies in the same record of a [`Log`](super::log::Log). To be found, marks are kept
 //! in memory, and from time to time go to redb files of their own, `marks-000001.redb`, …, before the log that has them
 //! may be removed. The start takes from the logs what the files don't have yet.
 //!
@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `seen` | what repeats of a delivery have in common | a record: the job's id, and until when repeats are dropped (Unix milliseconds) |
 //! | `meta` | `until` | when the last of the file's marks ends |
+//! | `meta` | `begun` | when the file was begun (Unix milliseconds) |
 //! | `meta` | `through` | up to which job the marks are in this file, or an older one |
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::queue::lane::Append;
 const SEEN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seen");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const UNTIL: &str = "until";
+const BEGUN: &str = "begun";
 const THROUGH: &str = "through";
 
 /// The files' names begin with it.
@@ -40,8 +42,10 @@ const FLUSH_COUNT: usize = 1024;
 /// While no file can be written, so many are kept in memory. No more deliveries are taken then whose repeats are to be known.
 const RECENT_LIMIT: usize = 65_536;
 
-/// A new file is begun when one has so many: a file goes as a whole, when its last mark has ended.
+/// A file goes as a whole, when its last mark has ended. So a new one is begun when one has so many marks and is an eighth as
+/// old as its marks hold: there are no more than nine that are needed, and each delivery is looked for in all of them.
 const FILE_COUNT: u64 = 200_000;
+const FILES_IN_WINDOW: u64 = 8;
 
 /// What a delivery is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +83,8 @@ pub(super) struct Marks {
     recent: HashMap<String, Mark>,
     /// The last job with a mark that was added.
     through: u64,
+    /// With so many in memory they are written.
+    next_flush: usize,
 }
 
 impl fmt::Debug for Marks {
@@ -100,7 +106,11 @@ impl Marks {
                 guarded(|| number(&file, THROUGH)).map_err(|error| files.file_error(generation, &error))?;
             through = through.max(read);
         }
-        Ok(Marks { files, recent: HashMap::new(), through })
+        // Some of what a damaged file had may be missing.
+        if files.set_aside_count() > 0 {
+            through = 0;
+        }
+        Ok(Marks { files, recent: HashMap::new(), through, next_flush: FLUSH_COUNT })
     }
 
     /// The marks of all jobs up to this one are in the files.
@@ -110,12 +120,16 @@ impl Marks {
 
     /// For each of these the job of the same delivery that was there first, also among them. An error says why that can't be
     /// told.
-    pub(super) fn find(&self, marks: &[Option<(&str, Mark)>], now: u64) -> Result<Vec<Option<Uuid>>, String> {
+    pub(super) fn find(
+        &mut self,
+        marks: &[Option<(&str, Mark)>],
+        now: u64,
+    ) -> Result<Vec<Option<Uuid>>, String> {
         let mut firsts = vec![None; marks.len()];
         if marks.iter().all(Option::is_none) {
             return Ok(firsts);
         }
-        if self.recent.len() >= RECENT_LIMIT {
+        if self.recent.len() >= RECENT_LIMIT && !self.flush(now) {
             return Err("repeats of deliveries can't be noted, because the disk fails".to_owned());
         }
         let unreadable = |error: &dyn fmt::Display| format!("repeats of deliveries can't be told: {error}");
@@ -148,37 +162,41 @@ impl Marks {
         }
     }
 
-    /// Writes what is in memory to a file, if it is much.
+    /// Writes what is in memory to a file, if it is much. After a failure not with every batch again.
     pub(super) fn flush_if_many(&mut self, now: u64) {
-        // After a failure not with every batch again.
-        if self.recent.len() >= FLUSH_COUNT && self.recent.len().is_multiple_of(FLUSH_COUNT) {
-            self.flush(now);
+        if self.recent.len() >= self.next_flush && !self.flush(now) {
+            self.next_flush = self.recent.len() + FLUSH_COUNT;
         }
     }
 
     /// Writes what is in memory to a file, durably. False if that can't be done now.
     pub(super) fn flush(&mut self, now: u64) -> bool {
         self.recent.retain(|_, mark| mark.until > now);
-        if self.recent.is_empty() {
-            return true;
-        }
-        if let Err(error) = self.try_flush(now) {
+        if !self.recent.is_empty()
+            && let Err(error) = self.try_flush(now)
+        {
             warn!(%error, marks = self.recent.len(), "marks of deliveries can't be written to a file now");
             self.files.retire_active();
             return false;
         }
         self.recent.clear();
+        self.next_flush = FLUSH_COUNT;
         true
     }
 
     fn try_flush(&self, now: u64) -> Result<(), String> {
         let file = match self.files.active() {
-            Some((_, file)) if guarded(|| count(&file)).is_ok_and(|count| count < FILE_COUNT) => file,
+            Some((_, file)) if guarded(|| has_room(&file, now)).unwrap_or(false) => file,
             _ => self.begin(now).map_err(|error| error.to_string())?,
         };
         guarded(|| {
             let transaction = file.begin_write()?;
-            write(&transaction, self.recent.iter().map(|(key, mark)| (key.as_str(), *mark)), self.through)?;
+            write(
+                &transaction,
+                self.recent.iter().map(|(key, mark)| (key.as_str(), *mark)),
+                self.through,
+                now,
+            )?;
             Ok(transaction.commit()?)
         })
         .map_err(|error| error.to_string())
@@ -213,6 +231,7 @@ fn write<'a>(
     transaction: &WriteTransaction,
     marks: impl Iterator<Item = (&'a str, Mark)>,
     through: u64,
+    now: u64,
 ) -> Result<(), redb::Error> {
     let mut seen = transaction.open_table(SEEN)?;
     let mut meta = transaction.open_table(META)?;
@@ -221,6 +240,9 @@ fn write<'a>(
         let record = frame::encode(Kind::Mark, (mark.until, 0), &mark.content(key));
         seen.insert(key, record.as_slice())?;
         latest = latest.max(mark.until);
+    }
+    if meta.get(BEGUN)?.is_none() {
+        meta.insert(BEGUN, now)?;
     }
     meta.insert(UNTIL, latest)?;
     meta.insert(THROUGH, through)?;
@@ -249,8 +271,12 @@ fn number(file: &Database, name: &str) -> Result<u64, redb::Error> {
     Ok(meta.get(name)?.map_or(0, |number| number.value()))
 }
 
-fn count(file: &Database) -> Result<u64, redb::Error> {
-    Ok(open_if_there(&file.begin_read()?, SEEN)?.map_or(Ok(0), |seen| seen.len())?)
+/// Whether marks may still go to this file.
+fn has_room(file: &Database, now: u64) -> Result<bool, redb::Error> {
+    let count = open_if_there(&file.begin_read()?, SEEN)?.map_or(Ok(0), |seen| seen.len())?;
+    let (begun, until) = (number(file, BEGUN)?, number(file, UNTIL)?);
+    let is_old = now.saturating_sub(begun).saturating_mul(FILES_IN_WINDOW) >= until.saturating_sub(begun);
+    Ok(count < FILE_COUNT || !is_old)
 }
 
 /// Writes the marks that a damaged file still has into a new one. Without the number up to which it had all of them, the
@@ -267,7 +293,7 @@ fn salvage() -> Salvage<Database> {
             }
         }
         let transaction = file.begin_write()?;
-        write(&transaction, marks.iter().map(|(key, mark)| (key.as_str(), *mark)), 0)?;
+        write(&transaction, marks.iter().map(|(key, mark)| (key.as_str(), *mark)), 0, 0)?;
         transaction.commit()?;
         Ok(Loss { kept: marks.len() as u64, ..Loss::default() })
     })
@@ -291,7 +317,7 @@ mod tests {
     }
 
     /// Which of these are repeats, and of which job.
-    fn find(marks: &Marks, keys: &[&str], now: u64) -> Vec<Option<u128>> {
+    fn find(marks: &mut Marks, keys: &[&str], now: u64) -> Vec<Option<u128>> {
         let asked: Vec<_> = keys.iter().map(|key| Some((*key, mark(999, u64::MAX)))).collect();
         marks.find(&asked, now).unwrap().into_iter().map(|first| first.map(|id| id.as_u128())).collect()
     }
@@ -308,19 +334,33 @@ mod tests {
     fn repeats_are_found_in_memory_in_files_and_among_those_that_come_together_until_they_end() {
         let folder = TempDir::new().unwrap();
         let mut marks = open(&folder);
-        assert_eq!(find(&marks, &["a", "b", "a"], 5), [None, None, Some(999)], "the second of two");
+        assert_eq!(find(&mut marks, &["a", "b", "a"], 5), [None, None, Some(999)], "the second of two");
         marks.add(1, "a", mark(1, 10));
         assert!(marks.flush(5));
         marks.add(2, "b", mark(2, 20));
-        assert_eq!(find(&marks, &["a", "b", "c"], 5), [Some(1), Some(2), None]);
-        assert_eq!(find(&marks, &["a", "b", "c"], 10), [None, Some(2), None], "the first one has ended");
+        assert_eq!(find(&mut marks, &["a", "b", "c"], 5), [Some(1), Some(2), None]);
+        assert_eq!(find(&mut marks, &["a", "b", "c"], 10), [None, Some(2), None], "the first one has ended");
         marks.add(3, "a", mark(3, 30));
         assert!(marks.flush(10));
-        assert_eq!(find(&marks, &["a", "b"], 10), [Some(3), Some(2)]);
+        assert_eq!(find(&mut marks, &["a", "b"], 10), [Some(3), Some(2)]);
         drop(marks);
-        let marks = open(&folder);
-        assert_eq!((find(&marks, &["a", "b"], 10), marks.through()), (vec![Some(3), Some(2)], 3));
+        let mut marks = open(&folder);
+        assert_eq!((find(&mut marks, &["a", "b"], 10), marks.through()), (vec![Some(3), Some(2)], 3));
         assert_eq!(marks.find(&[None, None], 10).unwrap(), [None, None]);
+    }
+
+    #[test]
+    fn much_is_written_whatever_comes_at_once() {
+        let folder = TempDir::new().unwrap();
+        let mut marks = open(&folder);
+        for number in 0..10_000 {
+            marks.add(number, &number.to_string(), mark(number, 10));
+            if number % 7 == 0 {
+                marks.flush_if_many(5);
+            }
+            assert!(marks.recent.len() < FLUSH_COUNT + 7);
+        }
+        assert_eq!(names(&folder), ["marks-000001.redb"]);
     }
 
     #[test]
@@ -352,12 +392,15 @@ mod tests {
         fails.store(true, Ordering::SeqCst);
         for number in 0..RECENT_LIMIT as u64 {
             marks.add(number, &number.to_string(), mark(number, 10));
+            // Batches have any number of them.
+            if number % 7 == 0 {
+                marks.flush_if_many(5);
+            }
         }
-        assert!(!marks.flush(5));
+        assert_eq!(names(&folder), Vec::<String>::new());
         assert!(marks.find(&[Some(("new", mark(1, 10)))], 5).unwrap_err().contains("the disk fails"));
         fails.store(false, Ordering::SeqCst);
-        assert!(marks.flush(5));
-        assert_eq!(find(&marks, &["0", "65535", "new"], 5), [Some(0), Some(65535), None]);
+        assert_eq!(find(&mut marks, &["0", "65535", "new"], 5), [Some(0), Some(65535), None]);
     }
 
     #[test]
@@ -374,10 +417,10 @@ mod tests {
         let at = bytes.windows(6).position(|bytes| bytes == b"key 50").unwrap();
         bytes[at] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let marks = open(&folder);
+        let mut marks = open(&folder);
         assert_eq!(marks.through(), 0, "all logs are asked");
         let found =
-            (1..=100).filter(|number| find(&marks, &[&format!("key {number}")], 5) == [Some(*number)]);
+            (1..=100).filter(|number| find(&mut marks, &[&format!("key {number}")], 5) == [Some(*number)]);
         assert!(found.count() >= 99);
         assert_eq!(names(&folder), ["marks-000001.redb", "marks-000001.redb.damaged"]);
     }

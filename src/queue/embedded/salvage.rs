@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::log::{Log, Records, first_number};
+use super::log::{Log, Records, first_number, is_job};
 use crate::queue::files::{Loss, Salvage};
-use crate::queue::frame::{Found, Frames, Kind};
+use crate::queue::frame::{Found, Frames, Header, Kind};
 
 /// So much is written at once.
 const BATCH_BYTES: usize = 1 << 20;
@@ -13,28 +13,46 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Writes what a damaged file still has into a new one. Jobs that were acknowledged don't count as lost.
 pub(super) fn salvage(acknowledged: u64) -> Salvage<Log> {
     Arc::new(move |frames, newer, file| {
-        let jobs = whole_jobs(frames);
-        let ends: Vec<_> =
-            frames.of(Kind::End).filter_map(|found| Some((found, frames.read(found)?))).collect();
-        let noted =
-            ends.iter().filter_map(|(_, content)| first_number(content)).filter(|first| *first > 0).min();
-        write_salvaged(file, frames, &jobs, noted, acknowledged)?;
-        // The last batch changed one of the two notes.
-        let end = (ends.len() == 2).then(|| ends.iter().map(|(end, _)| end.header.numbers.0).max()).flatten();
-        Ok(loss(frames, &jobs, newer, acknowledged, noted, end))
+        let next = newer.iter().find_map(|file| file.first_number());
+        let jobs = whole_jobs(frames, next);
+        let notes =
+            frames.of(Kind::End).filter_map(|found| Some((found, first_number(&frames.read(found)?)?)));
+        let notes: Vec<_> = notes.map(|(found, first)| (first, found.header.numbers.0)).collect();
+        let damaged = frames.damaged.iter().filter(|header| is_job(header.kind));
+        let known = jobs.keys().copied().chain(damaged.map(|header| header.numbers.0));
+        let numbers = Numbers {
+            first: notes.iter().map(|(first, _)| *first).filter(|first| *first > 0).min(),
+            highest: known.chain(notes.iter().map(|(_, last)| *last)).max().unwrap_or(0),
+            // The last batch changed one of the two notes.
+            is_end_known: notes.len() == 2,
+            next,
+        };
+        write_salvaged(file, frames, &jobs, &numbers)?;
+        Ok(loss(frames, &jobs, newer, acknowledged, &numbers))
     })
+}
+
+/// Which numbers a file gave away.
+struct Numbers {
+    first: Option<u64>,
+    highest: u64,
+    is_end_known: bool,
+    /// The first one of the next file.
+    next: Option<u64>,
 }
 
 fn voids(frames: &Frames) -> impl Iterator<Item = (u64, u64)> {
     frames.of(Kind::Void).map(|found| found.header.numbers)
 }
 
-/// The jobs by number. What a crash cut off may have had a number that was given to another job after it.
-fn whole_jobs(frames: &Frames) -> BTreeMap<u64, &Found> {
+/// The jobs by number. What a crash cut off may have had a number that was given to another job after it, here or in the next
+/// file.
+fn whole_jobs(frames: &Frames, next: Option<u64>) -> BTreeMap<u64, &Found> {
     let mut jobs: BTreeMap<u64, &Found> = BTreeMap::new();
-    for found in frames.of(Kind::Job) {
+    for found in frames.whole.iter().filter(|found| is_job(found.header.kind)) {
         let (number, time) = found.header.numbers;
-        if jobs.get(&number).is_none_or(|other| other.header.numbers.1 <= time) {
+        let is_later = jobs.get(&number).is_none_or(|other| other.header.numbers.1 <= time);
+        if is_later && next.is_none_or(|next| number < next) {
             jobs.insert(number, found);
         }
     }
@@ -46,21 +64,17 @@ fn loss(
     jobs: &BTreeMap<u64, &Found>,
     newer: &[Arc<Log>],
     acknowledged: u64,
-    first: Option<u64>,
-    noted_end: Option<u64>,
+    numbers: &Numbers,
 ) -> Loss {
-    let damaged = frames.damaged.iter().filter(|header| header.kind == Kind::Job);
-    let known = jobs.keys().copied().chain(damaged.map(|header| header.numbers.0)).chain(noted_end);
-    let highest = known.max().unwrap_or(0);
-    let mut next = None;
-    let mut void: BTreeSet<(u64, u64)> = voids(frames).collect();
-    for file in newer {
-        next = next.or(file.first_number());
-        void.extend(file.voids());
+    if numbers.is_end_known && numbers.highest == 0 {
+        // It was never used.
+        return Loss::default();
     }
+    let mut void: BTreeSet<(u64, u64)> = voids(frames).collect();
+    newer.iter().for_each(|file| void.extend(file.voids()));
     // Without the number that the file begins with, some of what is counted may lie in older files.
-    let begin = first.unwrap_or(0).max(acknowledged + 1);
-    let end = next.map_or(highest, |next| highest.max(next - 1));
+    let begin = numbers.first.unwrap_or(0).max(acknowledged + 1);
+    let end = numbers.next.map_or(numbers.highest, |next| next - 1);
     let is_void = |number: &u64| void.iter().any(|(first, len)| (*first..first + len).contains(number));
     let there =
         jobs.keys().filter(|number| (begin..=end).contains(*number) && !is_void(number)).count() as u64;
@@ -71,39 +85,36 @@ fn loss(
         kept: jobs.len() as u64,
         lost_at_most: all.saturating_sub(there + voids.sum::<u64>()),
         has_gaps: false,
-        is_end_unknown: next.is_none() && noted_end.is_none(),
+        is_end_unknown: numbers.next.is_none() && !numbers.is_end_known,
     }
 }
 
-/// Writes what is whole into a new file.
+/// Writes what is whole into a new file, which gives no number away again.
 fn write_salvaged(
     file: &Log,
     frames: &Frames,
     jobs: &BTreeMap<u64, &Found>,
-    first: Option<u64>,
-    acknowledged: u64,
+    numbers: &Numbers,
 ) -> Result<(), redb::Error> {
     let voids: Vec<_> = voids(frames).collect::<BTreeSet<_>>().into_iter().collect();
     file.note_voids(&voids)?;
     let mut records = Records::default();
+    let first = numbers.first.or_else(|| jobs.keys().next().copied());
     if let Some(first) = first {
-        records.begin(first);
-    }
-    // Without its job a mark would have the next delivery dropped, which is the only one then.
-    let marks = frames.of(Kind::Mark);
-    for found in marks
-        .filter(|found| found.header.numbers.1 <= acknowledged || jobs.contains_key(&found.header.numbers.1))
-    {
-        let (until, number) = found.header.numbers;
-        frames.read(found).iter().for_each(|content| records.mark(number, until, content));
+        records.reach(first, 0);
     }
     for found in jobs.values() {
-        let (number, time) = found.header.numbers;
-        let Some(document) = frames.read(found) else { continue };
-        if records.len() + document.len() > BATCH_BYTES {
+        let Header { kind, numbers: (number, time), .. } = found.header;
+        let unreadable = || redb::Error::Corrupted(format!("job {number} can't be read any more"));
+        let content = frames.read(found).ok_or_else(unreadable)?;
+        if records.len() + content.len() > BATCH_BYTES {
             file.append(std::mem::take(&mut records))?;
         }
-        records.job(number, time, &document);
+        records.job(kind, number, time, &content);
+    }
+    if let Some(first) = first {
+        let last = numbers.next.map_or(numbers.highest, |next| next - 1);
+        records.reach(first, last);
     }
     Ok(file.append(records)?)
 }

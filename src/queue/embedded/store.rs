@@ -13,7 +13,7 @@ use super::marks::Marks;
 use super::position::PositionFile;
 use super::salvage::salvage;
 use crate::queue::files::{Files, Folder, Moment, OpenDisk, OpenError};
-use crate::queue::{AcknowledgeError, Backlog, Page, ReadError};
+use crate::queue::{AcknowledgeError, Backlog, PAGE_LIMIT_BYTES, Page, ReadError};
 
 /// The files' names begin with it.
 const PREFIX: &str = "jobs";
@@ -25,7 +25,11 @@ const PASSED_OVER: u64 = 1_000_000_000;
 /// The files and both ends of what is to be read.
 pub(super) struct Store {
     pub(super) files: Files<Log>,
-    pub(super) marks: Mutex<Marks>,
+    marks: Mutex<Marks>,
+    /// What of the files that were there at the start isn't known yet: the numbers that hold nothing, and the marks.
+    unknown: Mutex<BTreeSet<u32>>,
+    /// The marks of all jobs up to this one were in their own files at the start.
+    marked_through: u64,
     position: Mutex<PositionFile>,
     /// Numbers that hold nothing, by the first: how many. What lies there was refused, because its commit failed.
     voids: RwLock<BTreeMap<u64, u64>>,
@@ -62,7 +66,8 @@ impl Store {
             Err(_) => files.opened(),
             Ok(all) => all,
         };
-        let mut last = acknowledged;
+        let marks = Marks::open(folder, open)?;
+        let mut last = acknowledged.max(marks.through());
         let mut voids = BTreeMap::new();
         for (_, file) in &all {
             voids.extend(file.voids());
@@ -78,17 +83,19 @@ impl Store {
             voids.extend([passed_over]);
             last += PASSED_OVER;
         }
-        let marks = Marks::open(folder, open)?;
+        let there: BTreeSet<u32> = files.older_generations().into_iter().chain([generation]).collect();
         let store = Store {
             files,
+            marked_through: marks.through(),
             marks: Mutex::new(marks),
+            unknown: Mutex::new(there),
             position: Mutex::new(position),
             voids: RwLock::new(voids),
             damaged: Mutex::default(),
             acknowledged: watch::Sender::new(acknowledged),
             last: watch::Sender::new(last),
         };
-        store.find_marks(&all)?;
+        store.learn(&all)?;
         store.remove_acknowledged();
         let jobs = store.backlog().jobs;
         info!(folder = %path.display(), last, acknowledged, jobs, "embedded queue open");
@@ -100,20 +107,35 @@ impl Store {
         Ok(Files::find(Arc::clone(folder), PREFIX, open, salvage(0))?.has_any())
     }
 
-    /// Takes the marks that aren't in their own files yet from the logs.
-    fn find_marks(&self, files: &[(u32, Arc<Log>)]) -> Result<(), OpenError> {
-        let mut marks = self.marks();
-        let behind = marks.through();
-        for (generation, file) in files.iter().filter(|(_, file)| file.marks_until() > now()) {
-            let found = file.marks(behind, |number, until, content| {
-                if !self.is_void(number) {
-                    marks.add_record(number, until, content);
-                    marks.flush_if_many(now());
-                }
-            });
-            found.map_err(|error| self.files.file_error(*generation, &error))?;
+    /// Takes from files that were there at the start the numbers that hold nothing, and the marks that aren't in their own
+    /// files yet. Most are open from the start on, and some only when the disk gives them.
+    fn learn(&self, files: &[(u32, Arc<Log>)]) -> Result<(), OpenError> {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<_> = files.iter().filter(|(generation, _)| unknown.contains(generation)).collect();
+        for (_, file) in &new {
+            self.voids.write().unwrap_or_else(PoisonError::into_inner).extend(file.voids());
+        }
+        for (generation, file) in new {
+            if file.marks_until() > now() {
+                let mut marks = self.marks();
+                let found = file.marks(self.marked_through, |number, until, content| {
+                    if !self.is_void(number) {
+                        marks.add_record(number, until, content);
+                        marks.flush_if_many(now());
+                    }
+                });
+                found.map_err(|error| self.files.file_error(*generation, &error))?;
+            }
+            unknown.remove(generation);
         }
         Ok(())
+    }
+
+    /// All files, oldest first.
+    fn open_all(&self) -> Result<Vec<(u32, Arc<Log>)>, OpenError> {
+        let files = self.files.open_all(Moment::Running)?;
+        self.learn(&files)?;
+        Ok(files)
     }
 
     pub(super) fn marks(&self) -> MutexGuard<'_, Marks> {
@@ -125,10 +147,13 @@ impl Store {
         let unavailable = |error: &dyn fmt::Display| ReadError::Unavailable(error.to_string());
         let last = *self.last.borrow();
         let after = after.max(*self.acknowledged.borrow());
-        let files = self.files.open_all(Moment::Running).map_err(|error| unavailable(&error))?;
+        let files = self.open_all().map_err(|error| unavailable(&error))?;
         let mut page = Page { entries: Vec::new(), last: after.to_string() };
         let mut bytes = 0;
         for (generation, file) in files {
+            if page.entries.len() >= limit || bytes >= PAGE_LIMIT_BYTES {
+                break;
+            }
             let numbers = after.saturating_add(1)..=last;
             let is_void = |number| self.is_void(number);
             let damaged = file
@@ -193,10 +218,17 @@ impl Store {
         }
         // One that can't be opened doesn't keep the others. The writer may have gone over to a newer file meanwhile,
         // which is still empty and must not pass for one in which everything is acknowledged.
-        let files = self.files.open_all(Moment::Running).unwrap_or_else(|_| self.files.opened());
+        let files = self.open_all().unwrap_or_else(|_| self.files.opened());
         for (generation, file) in files {
             let last = file.last_number_but(|number| self.is_void(number));
-            if !candidates.contains(&generation) || last > acknowledged {
+            let is_unknown =
+                || self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains(&generation);
+            if !candidates.contains(&generation) || last > acknowledged || is_unknown() {
+                continue;
+            }
+            // Its notes of what was refused speak of older files.
+            let has_older = || self.files.older_generations().iter().any(|older| *older < generation);
+            if !file.voids().is_empty() && has_older() {
                 continue;
             }
             // Marks of deliveries that may still be repeated go to their own files first.

@@ -10,11 +10,11 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::log::{Log, Records};
+use super::log::{Log, Records, encode_marked};
 use super::marks::Mark;
 use super::store::{Store, now};
 use crate::queue::files::OpenError;
-use crate::queue::frame;
+use crate::queue::frame::{self, Kind};
 use crate::queue::lane::{Append, BATCH_LIMIT_BYTES, Waiting, refuse};
 use crate::queue::{Health, QueueError};
 
@@ -46,14 +46,6 @@ enum Event {
     Batch(Vec<Append>),
     Acknowledged,
     Closed,
-}
-
-/// Why a batch isn't stored.
-enum CommitError {
-    /// It can't be told what is a repeat.
-    Marks(String),
-    /// The log failed, and may have it.
-    Log(io::Error),
 }
 
 impl EmbeddedWriter {
@@ -88,9 +80,11 @@ impl EmbeddedWriter {
                 }
                 Event::Batch(batch) if self.is_full() => refuse(batch, &QueueError::Unavailable(self.full())),
                 Event::Batch(batch) => {
+                    let (batch, repeats) = self.find_repeats(batch);
+                    let has_marks = batch.iter().any(|append| append.dedupe().is_some());
                     let first = number + 1;
-                    match self.commit(&batch, first) {
-                        Ok(repeats) => {
+                    match self.commit(&batch, &repeats, first) {
+                        Ok(()) => {
                             number += repeats.iter().filter(|repeat| repeat.is_none()).count() as u64;
                             self.store.last.send_replace(number);
                             // By a task of the runtime: from here each path would have to be woken across threads.
@@ -99,11 +93,13 @@ impl EmbeddedWriter {
                                     append.settle(Ok(repeat));
                                 }
                             });
+                            if has_marks {
+                                self.store.marks().flush_if_many(now());
+                            }
                             self.report_fullness();
                             self.rotate(runtime);
                         }
-                        Err(CommitError::Marks(why)) => refuse(batch, &QueueError::Unavailable(why)),
-                        Err(CommitError::Log(error)) => {
+                        Err(error) => {
                             // What may be on the disk has these numbers.
                             number += batch.len() as u64;
                             if !self.recover(runtime, first, batch, &error) {
@@ -129,34 +125,56 @@ impl EmbeddedWriter {
         }
     }
 
-    /// Stores what of a batch is no repeat; for each job the first one's id, if it is one.
-    fn commit(&mut self, batch: &[Append], first: u64) -> Result<Vec<Option<Uuid>>, CommitError> {
+    /// For each job the first one's id, if it is a repeat. Jobs of which that can't be told are refused.
+    fn find_repeats(&self, batch: Vec<Append>) -> (Vec<Append>, Vec<Option<Uuid>>) {
+        if batch.iter().all(|append| append.dedupe().is_none()) {
+            let none = vec![None; batch.len()];
+            return (batch, none);
+        }
         let now = now();
         let marks: Vec<_> = batch.iter().map(|append| Mark::of(append, now)).collect();
-        let repeats = self.store.marks().find(&marks, now).map_err(CommitError::Marks)?;
-        let new = || (0..batch.len()).filter(|index| repeats[*index].is_none());
-        let bytes: usize = new().map(|index| batch[index].document().len()).sum();
+        let found = self.store.marks().find(&marks, now);
+        match found {
+            Ok(repeats) => (batch, repeats),
+            Err(why) => {
+                error!("{why}; jobs whose repeats are dropped are answered 503");
+                let (marked, rest): (Vec<_>, Vec<_>) =
+                    batch.into_iter().partition(|append| append.dedupe().is_some());
+                refuse(marked, &QueueError::Unavailable(why));
+                let none = vec![None; rest.len()];
+                (rest, none)
+            }
+        }
+    }
+
+    /// Stores what of a batch is no repeat.
+    fn commit(&mut self, batch: &[Append], repeats: &[Option<Uuid>], first: u64) -> io::Result<()> {
+        let new =
+            || batch.iter().zip(repeats).filter(|(_, repeat)| repeat.is_none()).map(|(append, _)| append);
+        let bytes: usize = new().map(|append| append.document().len()).sum();
+        let now = now();
         let mut records = Records::with_capacity(bytes + batch.len() * frame::HEADER_BYTES);
         let mut marked = Vec::new();
-        for (number, index) in (first..).zip(new()) {
-            records.job(number, now, batch[index].document());
-            marked.extend(marks[index].map(|(key, mark)| (number, key, mark)));
-        }
-        for (number, key, mark) in &marked {
-            records.mark(*number, mark.until, &mark.content(key));
+        for (number, append) in (first..).zip(new()) {
+            match Mark::of(append, now) {
+                None => records.job(Kind::Job, number, now, append.document()),
+                Some((key, mark)) => {
+                    let content = encode_marked(mark.until, &mark.content(key), append.document());
+                    records.job(Kind::MarkedJob, number, now, &content);
+                    marked.push((number, key, mark));
+                }
+            }
         }
         if records.len() > 0 {
-            let (_, file) =
-                self.store.files.active().ok_or(CommitError::Log(io::ErrorKind::NotFound.into()))?;
-            file.append(records).map_err(CommitError::Log)?;
+            let (_, file) = self.store.files.active().ok_or(io::ErrorKind::NotFound)?;
+            file.append(records)?;
             self.backlog_bytes += bytes as u64;
         }
         if !marked.is_empty() {
-            let mut all = self.store.marks();
-            marked.into_iter().for_each(|(number, key, mark)| all.add(number, key, mark));
-            all.flush_if_many(now);
+            let mut marks = self.store.marks();
+            marked.into_iter().for_each(|(number, key, mark)| marks.add(number, key, mark));
         }
-        Ok(repeats)
+        Ok(())
     }
 
     /// Jobs are refused from the limit on, so what is stored may be over it by one batch.

@@ -38,7 +38,7 @@ pub enum OpenError {
     File {
         /// The file.
         path: PathBuf,
-        /// What redb said.
+        /// What is wrong.
         message: String,
     },
     /// The disk fails.
@@ -55,12 +55,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// A file's content isn't what redb wrote.
+    /// A file's content isn't what was written.
     #[error("the queue's file {path} is damaged: {message}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What redb said.
+        /// What is wrong.
         message: String,
     },
 }

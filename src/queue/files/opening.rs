@@ -76,7 +76,11 @@ impl<F: Generation> Files<F> {
         match self.salvage(generation, &why) {
             // A commit that is cut off, on a full disk: that is what ended it.
             Err(error) if matches!(why, OpenError::CutOff { .. }) && moment == Moment::Start => {
-                warn!(%error, "there is no room for what is whole of a cut-off commit; it is taken back");
+                error!(%error, "there is no room for what is whole of a cut-off commit; it is taken back");
+                self.update(|state| {
+                    state.set_aside += 1;
+                    state.loss.lost_at_most += F::COMMIT_LIMIT;
+                });
                 self.open_existing(generation, LastCommit::Failed).map(Some)
             }
             result => result,

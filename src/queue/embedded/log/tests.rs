@@ -58,7 +58,7 @@ fn reopen(disk: &Memory) -> Log {
 fn put(log: &Log, lengths: &[usize], first: u64, now: u64) {
     let mut records = Records::default();
     for ((number, content), length) in (first..).zip(b'a'..).zip(lengths) {
-        records.job(number, now, &vec![content; *length]);
+        records.job(Kind::Job, number, now, &vec![content; *length]);
     }
     log.append(records).unwrap();
 }
@@ -145,11 +145,9 @@ fn marks_and_numbers_that_hold_nothing_are_kept_with_their_jobs() {
     log.note_voids(&[(3, 2), (9, 1)]).unwrap();
     assert_eq!((log.first_number(), log.last_number()), (None, 0));
     let mut records = Records::default();
-    for number in [10, 11] {
-        records.job(number, 7, b"{}");
+    for (number, until, mark) in [(10, 50, &b"ten"[..]), (11, 40, b"eleven")] {
+        records.job(Kind::MarkedJob, number, 7, &encode_marked(until, mark, b"{}"));
     }
-    records.mark(10, 50, b"ten");
-    records.mark(11, 40, b"eleven");
     log.append(records).unwrap();
     for log in [log, reopen(&disk)] {
         let voids: std::collections::BTreeSet<_> = log.voids().into_iter().collect();
@@ -158,8 +156,45 @@ fn marks_and_numbers_that_hold_nothing_are_kept_with_their_jobs() {
         let mut marks = Vec::new();
         log.marks(10, |number, until, content| marks.push((number, until, content.to_vec()))).unwrap();
         assert_eq!(marks, [(11, 40, b"eleven".to_vec())], "those behind a number");
-        assert_eq!(jobs(&log).len(), 2);
+        assert_eq!(jobs(&log), [(10, b"{}".to_vec()), (11, b"{}".to_vec())]);
     }
+}
+
+/// A damaged file's successor gives away no number again, whether its last jobs are there or not.
+#[test]
+fn numbers_that_were_given_away_are_noted_without_their_jobs() {
+    let disk = Memory::default();
+    let log = reopen(&disk);
+    let mut records = Records::default();
+    records.reach(7, 0);
+    log.append(records).unwrap();
+    assert_eq!((log.first_number(), log.last_number()), (Some(7), 6));
+    assert_eq!(reopen(&disk).first_number(), Some(7), "although its end is where it was");
+    let mut records = Records::default();
+    records.job(Kind::Job, 8, 7, b"{}");
+    records.reach(7, 20);
+    log.append(records).unwrap();
+    for log in [log, reopen(&disk)] {
+        assert_eq!((log.first_number(), log.last_number(), jobs(&log).len()), (Some(7), 20, 1));
+        assert_eq!(log.last_number_but(|_| false), 8);
+    }
+}
+
+/// What was taken over of a batch that nobody noted is noted then: if the disk loses it later, it is missed.
+#[test]
+fn what_is_taken_over_counts_from_then_on() {
+    let disk = Memory::default();
+    let log = reopen(&disk);
+    put(&log, &[10], 1, 7);
+    let notes = disk.bytes()[..index(BEGIN)].to_vec();
+    put(&log, &[10], 2, 7);
+    disk.0.lock().unwrap()[..notes.len()].copy_from_slice(&notes);
+    assert_eq!(jobs(&reopen(&disk)).len(), 2, "the second one wasn't noted");
+    let end = index(log.len());
+    disk.0.lock().unwrap()[end - PAGE_LEN..end].fill(0);
+    assert!(matches!(open(&disk, LastCommit::Counts), Err(DatabaseError::RepairAborted)));
+    let log = open(&disk, LastCommit::Failed).unwrap();
+    assert_eq!((jobs(&log).len(), log.last_number()), (1, 2), "its number isn't given away again");
 }
 
 /// What happens to the disk after the file was opened is seen when it is read.
@@ -172,7 +207,7 @@ fn what_is_damaged_in_a_group_is_known_by_its_number() {
     let mut begins = Vec::new();
     for (number, document) in (5..).zip(&documents) {
         begins.push(index(BEGIN) + records.len());
-        records.job(number, 7, document);
+        records.job(Kind::Job, number, 7, document);
     }
     log.append(records).unwrap();
     let whole = disk.bytes();
@@ -270,6 +305,7 @@ proptest! {
     fn a_flipped_bit_is_noticed(
         lengths in proptest::collection::vec(0_usize..9000, 1..12),
         at in any::<prop::sample::Index>(),
+        in_use in any::<bool>(),
         bit in 0..8,
     ) {
         let disk = Memory::default();
@@ -279,7 +315,8 @@ proptest! {
         }
         let expect = jobs(&log);
         let mut bytes = disk.bytes();
-        let at = at.index(bytes.len());
+        // Most of the file is room.
+        let at = at.index(if in_use { index(log.len()) } else { bytes.len() });
         bytes[at] ^= 1_u8 << bit;
         let disk = Memory::of(&bytes);
         let opened = open(&disk, LastCommit::Counts);
