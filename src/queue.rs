@@ -3,6 +3,9 @@
 //! The contract of a [`Receipt`]: it exists only after the store confirmed the job as durable, and only a receipt
 //! lets the path answer 200. Every store commits in groups: what is waiting when the store is free goes out together.
 
+#[cfg(test)]
+#[path = "../tests/it/support/bad_disk.rs"]
+mod bad_disk;
 pub mod embedded;
 pub mod files;
 pub mod frame;

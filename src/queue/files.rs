@@ -77,7 +77,7 @@ pub trait Generation: Sized + Send + Sync + 'static {
 
 impl Generation for Database {
     const EXTENSION: &'static str = "redb";
-    // The journal's notes say what is missing.
+    // The journal's notes say what is missing, and a mark is no job.
     const COMMIT_LIMIT: u64 = 0;
 
     fn open(disk: Box<dyn StorageBackend>, last_commit: LastCommit) -> Result<Database, DatabaseError> {
@@ -236,10 +236,11 @@ impl<F: Generation> Files<F> {
 
     /// The file that is written.
     pub fn active(&self) -> Option<(u32, Arc<F>)> {
-        self.state().active
+        // Asked for with each batch: the rest needn't be copied.
+        self.state.read().unwrap_or_else(PoisonError::into_inner).active.clone()
     }
 
-    /// Makes the file of the next generation; `prepare` puts tables into it. It isn't active yet.
+    /// Makes the file of the next generation; `prepare` puts into it what it begins with. It isn't active yet.
     ///
     /// # Errors
     /// It can't be made; then there is nothing that could be taken for a file.

@@ -69,6 +69,19 @@ pub struct Header {
 }
 
 impl Header {
+    fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..3].copy_from_slice(&MAGIC);
+        bytes[3] = self.kind as u8;
+        bytes[4..8].copy_from_slice(&self.len.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.numbers.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.numbers.1.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.checksum.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..28]);
+        bytes[28..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
     /// Whether that is the content which it speaks of.
     pub fn is_of(&self, content: &[u8]) -> bool {
         usize::try_from(self.len) == Ok(content.len()) && crc32fast::hash(content) == self.checksum
@@ -103,23 +116,17 @@ pub fn encode(kind: Kind, numbers: (u64, u64), content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Writes a record behind what is there.
-pub fn push(out: &mut Vec<u8>, kind: Kind, numbers: (u64, u64), content: &[u8]) {
-    out.extend_from_slice(&header_of(kind, numbers, content));
+/// Writes a record behind what is there. Its header.
+pub fn push(out: &mut Vec<u8>, kind: Kind, numbers: (u64, u64), content: &[u8]) -> Header {
+    let header = Header {
+        kind,
+        numbers,
+        // What is stored is far smaller: a body is at most 32 MiB.
+        len: u32::try_from(content.len()).unwrap_or(u32::MAX),
+        checksum: crc32fast::hash(content),
+    };
+    out.extend_from_slice(&header.encode());
     out.extend_from_slice(content);
-}
-
-fn header_of(kind: Kind, numbers: (u64, u64), content: &[u8]) -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[..3].copy_from_slice(&MAGIC);
-    header[3] = kind as u8;
-    // What is stored is far smaller: a body is at most 32 MiB.
-    header[4..8].copy_from_slice(&u32::try_from(content.len()).unwrap_or(u32::MAX).to_le_bytes());
-    header[8..16].copy_from_slice(&numbers.0.to_le_bytes());
-    header[16..24].copy_from_slice(&numbers.1.to_le_bytes());
-    header[24..28].copy_from_slice(&crc32fast::hash(content).to_le_bytes());
-    let checksum = crc32fast::hash(&header[..28]);
-    header[28..].copy_from_slice(&checksum.to_le_bytes());
     header
 }
 

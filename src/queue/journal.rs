@@ -15,9 +15,6 @@ mod tables;
 mod writer;
 
 #[cfg(test)]
-#[path = "../../tests/it/support/bad_disk.rs"]
-mod bad_disk;
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

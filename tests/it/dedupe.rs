@@ -32,6 +32,14 @@ id = "kept"
 
 const SECRET: (&str, &str) = ("SENDER_SECRET", "a-secret-of-some-length");
 
+const SMALLEST_QUEUE: (&str, &str) = ("RETRIEVE_EMBEDDED_LIMIT", "1MiB");
+
+fn integrations_file(folder: &TempDir) -> String {
+    let file = folder.path().join("integrations.toml");
+    std::fs::write(&file, INTEGRATIONS).unwrap();
+    file.display().to_string()
+}
+
 fn signature(body: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.1.as_bytes()).unwrap();
@@ -139,11 +147,8 @@ async fn acknowledge_all(admin: std::net::SocketAddr) {
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_are_known_after_kills_and_after_their_file_was_acknowledged_and_removed() {
     let folder = TempDir::new().unwrap();
-    let file = folder.path().join("integrations.toml");
-    std::fs::write(&file, INTEGRATIONS).unwrap();
-    let file = file.display().to_string();
-    let settings =
-        [SECRET, ("RETRIEVE_INTEGRATIONS_FILE", file.as_str()), ("RETRIEVE_EMBEDDED_LIMIT", "1MiB")];
+    let file = integrations_file(&folder);
+    let settings = [SECRET, ("RETRIEVE_INTEGRATIONS_FILE", file.as_str()), SMALLEST_QUEUE];
     let gateway = GatewayProcess::start(&folder, &settings).await;
     let first = job_id(&send(gateway.address, "by-body", "", "{\"n\":0}").await);
     let filler = "x".repeat(30_000);
@@ -170,7 +175,7 @@ async fn repeats_are_known_after_kills_and_after_their_file_was_acknowledged_and
     assert_eq!(
         job_id(&send(gateway.address, "by-body", "", "{\"n\":0}").await),
         first,
-        "its mark was carried over"
+        "its mark is kept without its job"
     );
 }
 
@@ -199,11 +204,8 @@ async fn handle_all(admin: std::net::SocketAddr, handled: &mut Handled) -> Optio
 #[tokio::test(flavor = "multi_thread")]
 async fn each_delivery_is_one_job_whenever_the_gateway_is_killed() {
     let folder = TempDir::new().unwrap();
-    let file = folder.path().join("integrations.toml");
-    std::fs::write(&file, INTEGRATIONS).unwrap();
-    let file = file.display().to_string();
-    let settings =
-        [SECRET, ("RETRIEVE_INTEGRATIONS_FILE", file.as_str()), ("RETRIEVE_EMBEDDED_LIMIT", "1MiB")];
+    let file = integrations_file(&folder);
+    let settings = [SECRET, ("RETRIEVE_INTEGRATIONS_FILE", file.as_str()), SMALLEST_QUEUE];
     let mut random = Random::from_environment();
     let filler = "x".repeat(2000);
     let (mut next, mut repeats) = (0, 0);

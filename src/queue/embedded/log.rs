@@ -10,6 +10,12 @@
 //! a crash left of a batch that nobody was answered for: whole records up to the end of a page count, and the rest is
 //! overwritten. Records can be read without the notes, where a file is damaged.
 
+mod content;
+mod records;
+mod scan;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{PoisonError, RwLock};
@@ -17,15 +23,20 @@ use std::sync::{PoisonError, RwLock};
 use bytes::Bytes;
 use redb::{DatabaseError, StorageBackend};
 
+pub use self::content::Total;
+use self::content::{Content, Group};
+use self::records::{Record, decode_marked, document_of};
+pub use self::records::{Records, encode_marked, first_number, is_job};
+use self::scan::{adopt_tail, read, read_content, used_end, walk};
 use crate::queue::files::{Generation, LastCommit};
-use crate::queue::frame::{self, Header, Kind};
+use crate::queue::frame::{self, Header};
 use crate::queue::lane::{BATCH_LIMIT_BYTES, BATCH_LIMIT_JOBS};
 use crate::queue::{Entry, PAGE_LIMIT_BYTES, Page};
 
 /// What a disk reads and writes as a whole. A batch begins with one: a part of a page that isn't in the page cache would
 /// have to be read before it is written.
-const PAGE_BYTES: u64 = 4096;
 const PAGE_LEN: usize = 4096;
+const PAGE_BYTES: u64 = PAGE_LEN as u64;
 
 /// Behind the two notes.
 const BEGIN: u64 = 2 * PAGE_BYTES;
@@ -33,219 +44,12 @@ const BEGIN: u64 = 2 * PAGE_BYTES;
 /// A file without room grows by so much.
 const GROWTH_BYTES: u64 = 64 << 10;
 
-/// How much is read of it at a time when it is opened: pieces of 1 MiB take three times as long.
-const CHUNK_BYTES: usize = 4 << 20;
-
-/// So many bytes of records are found by one entry of the index.
-const GROUP_BYTES: u64 = 64 << 10;
-
-/// How many jobs lie in a file, or in a part of it, and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Total {
-    pub(super) jobs: u64,
-    pub(super) bytes: u64,
-}
-
-impl Total {
-    fn add(&mut self, bytes: u64) {
-        self.jobs += 1;
-        self.bytes += bytes;
-    }
-}
-
 /// What of a file isn't acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rest {
     pub(super) total: Total,
     /// When the oldest of them was stored, in Unix milliseconds.
     pub(super) since: Option<u64>,
-}
-
-/// The records of a batch.
-#[derive(Debug, Default)]
-pub(super) struct Records {
-    bytes: Vec<u8>,
-    /// The number that the file begins with, if it is empty.
-    first: Option<u64>,
-    /// The last number that is given away.
-    last: Option<u64>,
-}
-
-impl Records {
-    /// With room for so many bytes, and for the zeros behind them.
-    pub(super) fn with_capacity(bytes: usize) -> Records {
-        Records { bytes: Vec::with_capacity(bytes + PAGE_LEN), ..Records::default() }
-    }
-
-    /// A job, by the content of its record.
-    pub(super) fn job(&mut self, kind: Kind, number: u64, time: u64, content: &[u8]) {
-        frame::push(&mut self.bytes, kind, (number, time), content);
-        self.reach(number, number);
-    }
-
-    /// Numbers up to the last one are given away, and an empty file begins with the first one, although no job may be there.
-    pub(super) fn reach(&mut self, first: u64, last: u64) {
-        self.first.get_or_insert(first);
-        self.last = self.last.max(Some(last));
-    }
-
-    /// Notes that so many numbers from there on hold nothing, whatever an older file says: twice, on pages of their own,
-    /// because without them what was refused would be delivered.
-    fn void(&mut self, first: u64, len: u64) {
-        for _ in 0..2 {
-            self.end_page();
-            frame::push(&mut self.bytes, Kind::Void, (first, len), &[]);
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn end_page(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(PAGE_LEN), 0);
-    }
-}
-
-/// Where a file ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct End {
-    offset: u64,
-    /// 0 if it holds no job.
-    first: u64,
-    last: u64,
-}
-
-impl End {
-    fn encode(self) -> Vec<u8> {
-        let mut page = frame::encode(Kind::End, (self.last, self.offset), &self.first.to_le_bytes());
-        page.resize(PAGE_LEN, 0);
-        page
-    }
-
-    /// None if it is damaged.
-    fn decode(page: &[u8]) -> Option<End> {
-        let (record, rest) = page.split_at_checked(frame::HEADER_BYTES + 8)?;
-        let ((last, offset), first) = frame::decode(record, Kind::End)?;
-        let first = first_number(first)?;
-        is_zero(rest).then_some(End { offset, first, last })
-    }
-}
-
-/// The number that a file begins with, by what a note of its end holds.
-pub(super) fn first_number(content: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(content.try_into().ok()?))
-}
-
-/// Until when a mark holds in Unix milliseconds, its content, and the document, by the content of a record.
-type Marked<'a> = (u64, &'a [u8], &'a [u8]);
-
-/// The content of a job's record that holds its mark, so that neither is there without the other.
-pub(super) fn encode_marked(until: u64, mark: &[u8], document: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(mark.len()).unwrap_or(u32::MAX);
-    [&until.to_le_bytes()[..], &len.to_le_bytes(), mark, document].concat()
-}
-
-fn decode_marked(content: &[u8]) -> Option<Marked<'_>> {
-    let (until, rest) = content.split_first_chunk()?;
-    let (len, rest) = rest.split_first_chunk()?;
-    let (mark, document) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
-    Some((u64::from_le_bytes(*until), mark, document))
-}
-
-/// Until when the mark of a record holds; 0 if it has none.
-fn marked_until(header: &Header, content: &[u8]) -> u64 {
-    match header.kind {
-        Kind::MarkedJob => decode_marked(content).map_or(0, |(until, ..)| until),
-        _ => 0,
-    }
-}
-
-/// Whether a record is a job.
-pub(super) fn is_job(kind: Kind) -> bool {
-    matches!(kind, Kind::Job | Kind::MarkedJob)
-}
-
-/// Jobs with numbers behind each other, and where their records begin.
-#[derive(Clone, Copy, Debug)]
-struct Group {
-    offset: u64,
-    first: u64,
-    /// When the first one was stored.
-    time: u64,
-    jobs: u64,
-    /// What the file holds before them.
-    before: Total,
-}
-
-impl Group {
-    fn last(&self) -> u64 {
-        self.first + self.jobs - 1
-    }
-}
-
-/// What is known of a file's content.
-#[derive(Clone, Debug)]
-struct Content {
-    end: End,
-    /// Which of the two notes is written next.
-    slot: u64,
-    /// Up to here the pages behind the end may hold something.
-    used_end: u64,
-    total: Total,
-    groups: Vec<Group>,
-    voids: Vec<(u64, u64)>,
-    /// When the last of its marks ends, in Unix milliseconds; 0 if there is none.
-    marks_until: u64,
-}
-
-impl Content {
-    fn empty(slot: u64) -> Content {
-        let end = End { offset: BEGIN, first: 0, last: 0 };
-        let (total, groups, voids) = (Total::default(), Vec::new(), Vec::new());
-        Content { end, slot, used_end: BEGIN, total, groups, voids, marks_until: 0 }
-    }
-
-    /// Takes note of a batch's records, which begin there.
-    fn add_all(&mut self, begin: u64, records: &[u8]) {
-        let mut at = 0;
-        while let Some(header) = records.get(at..).and_then(frame::header) {
-            let end = at + frame::HEADER_BYTES + usize::try_from(header.len).unwrap_or(0);
-            let content = records.get(at + frame::HEADER_BYTES..end).unwrap_or_default();
-            self.add(&header, marked_until(&header, content), begin + at as u64);
-            at = if records.get(end) == Some(&0) { end.next_multiple_of(PAGE_LEN) } else { end };
-        }
-    }
-
-    /// A group, and where its records end.
-    fn place(&self, index: usize) -> (Group, u64) {
-        (self.groups[index], self.groups.get(index + 1).map_or(self.end.offset, |next| next.offset))
-    }
-
-    /// Takes note of the next record, whose mark holds so long.
-    fn add(&mut self, header: &Header, until: u64, offset: u64) {
-        match (header.kind, header.numbers) {
-            (Kind::Job | Kind::MarkedJob, (number, time)) => {
-                let follows = |group: &&mut Group| {
-                    group.first + group.jobs == number && offset - group.offset < GROUP_BYTES
-                };
-                match self.groups.last_mut().filter(follows) {
-                    Some(group) => group.jobs += 1,
-                    None => {
-                        self.groups.push(Group { offset, first: number, time, jobs: 1, before: self.total })
-                    }
-                }
-                self.total.add(u64::from(header.len));
-                if self.end.first == 0 {
-                    self.end.first = number;
-                }
-                self.end.last = number;
-                self.marks_until = self.marks_until.max(until);
-            }
-            (Kind::Void, void) => self.voids.push(void),
-            _ => {}
-        }
-    }
 }
 
 /// A file. One writer appends to it, and any number read.
@@ -268,16 +72,16 @@ impl Generation for Log {
         if disk.len()? == 0 {
             return Ok(Log::begin(disk)?);
         }
-        let noted = read_content(disk.as_ref(), last_commit)?.ok_or(DatabaseError::RepairAborted)?;
-        let mut content = noted.clone();
+        let mut content = read_content(disk.as_ref(), last_commit)?.ok_or(DatabaseError::RepairAborted)?;
+        let noted_end = content.end.offset;
         if last_commit == LastCommit::Counts {
             adopt_tail(disk.as_ref(), &mut content)?;
         }
         content.used_end = used_end(disk.as_ref(), content.end.offset)?;
         let log = Log { disk, content: RwLock::new(content) };
-        if log.len() > noted.end.offset {
-            // From now on it counts. Where that can't be written, the next batch says it.
-            let _ = log.note_end();
+        if log.len() > noted_end {
+            // What was taken over counts from now on. Where that can't be noted, it is with the next batch.
+            let _ = log.append(Records::default());
         }
         Ok(log)
     }
@@ -299,7 +103,7 @@ impl Log {
         self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a batch, and returns when it is on the disk. After an error nothing may be appended any more: what of it is
+    /// Appends a batch, and returns when it is on the disk; an empty one only notes the end. After an error nothing may be appended any more: what of it is
     /// on the disk isn't known.
     pub(super) fn append(&self, mut records: Records) -> io::Result<()> {
         records.end_page();
@@ -319,25 +123,15 @@ impl Log {
             self.disk.set_len(end.offset.next_multiple_of(GROWTH_BYTES))?;
         }
         self.disk.write(begin, &records.bytes)?;
-        self.write_note(slot, end)?;
+        self.disk.write(slot * PAGE_BYTES, &end.encode())?;
+        self.disk.sync_data()?;
         let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
-        content.add_all(begin, &records.bytes);
+        for record in records.index {
+            content.add(&Record { offset: begin + record.offset, ..record });
+        }
         content.end = end;
         content.used_end = end.offset;
         content.slot = 1 - slot;
-        Ok(())
-    }
-
-    fn write_note(&self, slot: u64, end: End) -> io::Result<()> {
-        self.disk.write(slot * PAGE_BYTES, &end.encode())?;
-        self.disk.sync_data()
-    }
-
-    /// Notes durably where the file ends.
-    fn note_end(&self) -> io::Result<()> {
-        let Content { end, slot, .. } = *self.content();
-        self.write_note(slot, end)?;
-        self.content.write().unwrap_or_else(PoisonError::into_inner).slot = 1 - slot;
         Ok(())
     }
 
@@ -395,12 +189,11 @@ impl Log {
             done = group.before;
             let records = self.read(group.offset, end)?;
             for job in jobs_of(&group, &records) {
-                let bytes = job.record.map_or(0, |(header, _)| u64::from(header.len));
                 if job.number > acknowledged {
                     since = job.record.map(|(header, _)| header.numbers.1).or(since);
                     break;
                 }
-                done.add(bytes);
+                done.add(job.record.map_or(0, |(header, content)| Record::of(&header, content, 0).bytes));
             }
         }
         let total = Total { jobs: all.jobs - done.jobs, bytes: all.bytes.saturating_sub(done.bytes) };
@@ -452,12 +245,12 @@ impl Log {
     /// Hands out the marks of jobs behind a number: the job's number, until when the mark holds, and its content.
     pub(super) fn marks(&self, behind: u64, mut take: impl FnMut(u64, u64, &[u8])) -> io::Result<()> {
         let end = self.content().end.offset;
-        walk(self.disk.as_ref(), BEGIN, end, |header, _, content| {
-            if header.kind == Kind::MarkedJob
-                && header.numbers.0 > behind
+        walk(self.disk.as_ref(), BEGIN, end, |record, content| {
+            if record.until > 0
+                && record.numbers.0 > behind
                 && let Some((until, mark, _)) = decode_marked(content)
             {
-                take(header.numbers.0, until, mark);
+                take(record.numbers.0, until, mark);
             }
         })?;
         Ok(())
@@ -466,146 +259,6 @@ impl Log {
     fn read(&self, begin: u64, end: u64) -> io::Result<Vec<u8>> {
         read(self.disk.as_ref(), begin, end)
     }
-}
-
-/// What the file holds. None if the last batch that it notes isn't whole, and counts.
-fn read_content(disk: &dyn StorageBackend, last_commit: LastCommit) -> io::Result<Option<Content>> {
-    let length = disk.len()?;
-    if length < BEGIN {
-        return Err(damaged("it is cut off"));
-    }
-    let note = |slot: u64| -> io::Result<End> {
-        let end = End::decode(&read(disk, slot * PAGE_BYTES, (slot + 1) * PAGE_BYTES)?);
-        let fits = |end: &End| end.offset >= BEGIN && end.offset.is_multiple_of(PAGE_BYTES);
-        end.filter(fits).ok_or_else(|| damaged(&format!("note {slot} of its end isn't whole")))
-    };
-    let notes = [note(0)?, note(1)?];
-    let order = |end: &End| (end.offset, end.last, end.first);
-    let slot = usize::from(order(&notes[0]) > order(&notes[1]));
-    let (newest, before) = (notes[1 - slot], notes[slot]);
-    let read = |slot: usize, end: End| -> io::Result<(Content, u64)> {
-        let mut content = Content::empty(slot as u64);
-        let whole_end = walk(disk, BEGIN, end.offset.min(length), |header, offset, bytes| {
-            content.add(header, marked_until(header, bytes), offset);
-        })?;
-        content.end = end;
-        Ok((content, whole_end))
-    };
-    let (content, whole_end) = read(slot, newest)?;
-    match last_commit {
-        _ if whole_end == newest.offset => Ok(Some(content)),
-        _ if whole_end < before.offset => Err(damaged(&format!("it isn't whole behind byte {whole_end}"))),
-        LastCommit::Counts => Ok(None),
-        // What it gave away in the commit that failed isn't given to others.
-        LastCommit::Failed => Ok(Some(read(1 - slot, End { last: newest.last, ..before })?.0)),
-    }
-}
-
-/// Takes over whole records of a batch behind the end, up to the end of a page.
-fn adopt_tail(disk: &dyn StorageBackend, content: &mut Content) -> io::Result<()> {
-    let mut tail = Vec::new();
-    let length = disk.len()? / PAGE_BYTES * PAGE_BYTES;
-    let end = walk(disk, content.end.offset, length, |header, offset, bytes| {
-        tail.push((*header, marked_until(header, bytes), offset));
-    })?;
-    let mut numbers =
-        tail.iter().filter(|(header, ..)| is_job(header.kind)).map(|(header, ..)| header.numbers.0);
-    if content.end.last > 0
-        && !(content.end.last + 1..).zip(&mut numbers).all(|(expect, number)| number == expect)
-    {
-        return Ok(());
-    }
-    tail.retain(|(.., offset)| *offset < end);
-    tail.iter().for_each(|(header, until, offset)| content.add(header, *until, *offset));
-    content.end.offset = end;
-    Ok(())
-}
-
-/// Behind which page there are zeros alone.
-fn used_end(disk: &dyn StorageBackend, begin: u64) -> io::Result<u64> {
-    let length = disk.len()?;
-    let mut used_end = begin;
-    let mut at = begin;
-    while at < length {
-        let chunk = read(disk, at, length.min(at + CHUNK_BYTES as u64))?;
-        let used = chunk.chunks(PAGE_LEN).rposition(|page| !is_zero(page));
-        used_end = used.map_or(used_end, |last| at + (last as u64 + 1) * PAGE_BYTES);
-        at += chunk.len() as u64;
-    }
-    Ok(used_end)
-}
-
-/// A comparison of the bytes with themselves, one further on, takes a hundredth of a look at each of them.
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.first().is_none_or(|first| *first == 0)
-        && bytes.get(1..).is_none_or(|rest| *rest == bytes[..rest.len()])
-}
-
-/// Hands out the records of these bytes, as far as they lie behind each other and are whole. The begin of the page where
-/// that ends.
-fn walk(
-    disk: &dyn StorageBackend,
-    begin: u64,
-    end: u64,
-    mut take: impl FnMut(&Header, u64, &[u8]),
-) -> io::Result<u64> {
-    let mut window = Window { disk, end, begin, bytes: Vec::new() };
-    let (mut at, mut whole_end) = (begin, begin);
-    while at < end {
-        let page_end = (at + 1).next_multiple_of(PAGE_BYTES);
-        if !at.is_multiple_of(PAGE_BYTES) && window.at(at, 1)?.first() == Some(&0) {
-            let zeros = window.at(at, page_end - at)?;
-            if page_end > end || !is_zero(zeros) {
-                break;
-            }
-            at = page_end;
-        } else {
-            let Some(header) = frame::header(window.at(at, frame::HEADER_BYTES as u64)?) else { break };
-            let record_end = at + frame::HEADER_BYTES as u64 + u64::from(header.len);
-            let record = window.at(at, record_end - at)?;
-            let Some(content) = record.get(frame::HEADER_BYTES..).filter(|content| header.is_of(content))
-            else {
-                break;
-            };
-            take(&header, at, content);
-            at = record_end;
-        }
-        if at.is_multiple_of(PAGE_BYTES) {
-            whole_end = at;
-        }
-    }
-    Ok(whole_end)
-}
-
-/// A part of a file in memory.
-struct Window<'a> {
-    disk: &'a dyn StorageBackend,
-    end: u64,
-    begin: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window<'_> {
-    /// So many bytes from there on, or fewer at the end.
-    fn at(&mut self, offset: u64, len: u64) -> io::Result<&[u8]> {
-        let end = self.end.min(offset + len);
-        if offset < self.begin || end > self.begin + self.bytes.len() as u64 {
-            self.bytes = read(self.disk, offset, self.end.min(offset + len.max(CHUNK_BYTES as u64)))?;
-            self.begin = offset;
-        }
-        let index = |offset: u64| usize::try_from(offset - self.begin).unwrap_or(usize::MAX);
-        Ok(&self.bytes[index(offset)..index(end)])
-    }
-}
-
-fn read(disk: &dyn StorageBackend, begin: u64, end: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(end - begin).map_err(|_| damaged("it is too long"))?];
-    disk.read(begin, &mut bytes)?;
-    Ok(bytes)
-}
-
-fn damaged(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// A job in the file.
@@ -619,10 +272,7 @@ impl<'a> Stored<'a> {
     /// The document. None if it is damaged.
     fn document(&self) -> Option<&'a [u8]> {
         let (header, content) = self.record.filter(|(header, content)| header.is_of(content))?;
-        match header.kind {
-            Kind::MarkedJob => decode_marked(content).map(|(.., document)| document),
-            _ => Some(content),
-        }
+        document_of(header.kind, content)
     }
 }
 
@@ -643,6 +293,3 @@ fn jobs_of<'a>(group: &Group, records: &'a [u8]) -> Vec<Stored<'a>> {
     jobs.extend((next..=group.last()).map(|number| Stored { number, record: None }));
     jobs
 }
-
-#[cfg(test)]
-mod tests;

@@ -126,9 +126,6 @@ impl Marks {
         now: u64,
     ) -> Result<Vec<Option<Uuid>>, String> {
         let mut firsts = vec![None; marks.len()];
-        if marks.iter().all(Option::is_none) {
-            return Ok(firsts);
-        }
         if self.recent.len() >= RECENT_LIMIT && !self.flush(now) {
             return Err("repeats of deliveries can't be noted, because the disk fails".to_owned());
         }
@@ -301,11 +298,12 @@ fn salvage() -> Salvage<Database> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicU8, Ordering};
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::queue::bad_disk::{HEALTHY, NO_NEW_FILES, on};
     use crate::queue::files::open_on_disk;
 
     fn mark(number: u64, until: u64) -> Mark {
@@ -381,15 +379,9 @@ mod tests {
     #[test]
     fn while_no_file_can_be_written_marks_are_found_in_memory_and_written_later() {
         let folder = TempDir::new().unwrap();
-        let fails = Arc::new(AtomicBool::new(false));
-        let disk = Arc::clone(&fails);
-        let on_disk = open_on_disk();
-        let open_failing: OpenDisk = Arc::new(move |path| match disk.load(Ordering::SeqCst) {
-            true => Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()),
-            false => on_disk(path),
-        });
-        let mut marks = Marks::open(Folder::open(folder.path()).unwrap(), open_failing).unwrap();
-        fails.store(true, Ordering::SeqCst);
+        let fault = Arc::new(AtomicU8::new(NO_NEW_FILES));
+        let mut marks =
+            Marks::open(Folder::open(folder.path()).unwrap(), on(&fault, open_on_disk())).unwrap();
         for number in 0..RECENT_LIMIT as u64 {
             marks.add(number, &number.to_string(), mark(number, 10));
             // Batches have any number of them.
@@ -399,7 +391,7 @@ mod tests {
         }
         assert_eq!(names(&folder), Vec::<String>::new());
         assert!(marks.find(&[Some(("new", mark(1, 10)))], 5).unwrap_err().contains("the disk fails"));
-        fails.store(false, Ordering::SeqCst);
+        fault.store(HEALTHY, Ordering::SeqCst);
         assert_eq!(find(&mut marks, &["0", "65535", "new"], 5), [Some(0), Some(65535), None]);
     }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use super::log::{Log, Records, first_number, is_job};
 use crate::queue::files::{Loss, Salvage};
 use crate::queue::frame::{Found, Frames, Header, Kind};
-
-/// So much is written at once.
-const BATCH_BYTES: usize = 1 << 20;
+use crate::queue::lane::BATCH_LIMIT_BYTES;
 
 /// Writes what a damaged file still has into a new one. Jobs that were acknowledged don't count as lost.
 pub(super) fn salvage(acknowledged: u64) -> Salvage<Log> {
@@ -39,6 +37,13 @@ struct Numbers {
     is_end_known: bool,
     /// The first one of the next file.
     next: Option<u64>,
+}
+
+impl Numbers {
+    /// The last one, also if its job is lost.
+    fn last(&self) -> u64 {
+        self.next.map_or(self.highest, |next| next - 1)
+    }
 }
 
 fn voids(frames: &Frames) -> impl Iterator<Item = (u64, u64)> {
@@ -74,7 +79,7 @@ fn loss(
     newer.iter().for_each(|file| void.extend(file.voids()));
     // Without the number that the file begins with, some of what is counted may lie in older files.
     let begin = numbers.first.unwrap_or(0).max(acknowledged + 1);
-    let end = numbers.next.map_or(numbers.highest, |next| next - 1);
+    let end = numbers.last();
     let is_void = |number: &u64| void.iter().any(|(first, len)| (*first..first + len).contains(number));
     let there =
         jobs.keys().filter(|number| (begin..=end).contains(*number) && !is_void(number)).count() as u64;
@@ -101,20 +106,16 @@ fn write_salvaged(
     let mut records = Records::default();
     let first = numbers.first.or_else(|| jobs.keys().next().copied());
     if let Some(first) = first {
-        records.reach(first, 0);
+        records.reach(first, numbers.last());
     }
     for found in jobs.values() {
         let Header { kind, numbers: (number, time), .. } = found.header;
         let unreadable = || redb::Error::Corrupted(format!("job {number} can't be read any more"));
         let content = frames.read(found).ok_or_else(unreadable)?;
-        if records.len() + content.len() > BATCH_BYTES {
+        if records.len() + content.len() > BATCH_LIMIT_BYTES {
             file.append(std::mem::take(&mut records))?;
         }
         records.job(kind, number, time, &content);
-    }
-    if let Some(first) = first {
-        let last = numbers.next.map_or(numbers.highest, |next| next - 1);
-        records.reach(first, last);
     }
     Ok(file.append(records)?)
 }

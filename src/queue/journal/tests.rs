@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::bad_disk::{self, HEALTHY, NO_ROOM, SYNC_FAILS, UNREADABLE};
 use super::*;
+use crate::queue::bad_disk::{self, HEALTHY, NO_ROOM, SYNC_FAILS, UNREADABLE};
 use crate::queue::files::open_on_disk;
 use crate::random::{Random, rounds};
 

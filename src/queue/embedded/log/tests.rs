@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
+use crate::queue::frame::Kind;
 
 /// A disk in memory that can be looked at, and put back to what it was.
 #[derive(Clone, Debug, Default)]
