@@ -48,6 +48,7 @@ on_every_release! {
     every_script_runs_with_the_documented_rights
     a_right_that_is_missing_is_named
     kills_of_both_sides_lose_and_double_nothing
+    a_transaction_torn_on_the_disk_comes_again_and_only_once
     an_outage_is_drained_in_order
     a_failover_behind_a_sentinel_loses_and_doubles_nothing
     writes_that_are_refused_are_told_and_end
@@ -169,6 +170,26 @@ async fn kills_of_both_sides_lose_and_double_nothing(release: Release) {
     journal_is_sent_within(10, admin).await;
     let accepted = attempts.check(&redis.jobs("default").await);
     assert!(accepted > 200, "the load was too small to prove anything: {accepted}");
+}
+
+/// A server that dies while it writes tears its last transaction. It forgets that batch, so the gateway sends it again; and
+/// what lies in the file mustn't come back at a later start.
+async fn a_transaction_torn_on_the_disk_comes_again_and_only_once(release: Release) {
+    let mut redis = RedisServer::start_release(release, Vec::new).await;
+    let gateway = TestGateway::start(&[("RETRIEVE_QUEUE", &redis.url())]).await;
+    gateway.ready().await;
+    gateway.take_numbers(0..5).await;
+    redis.kill();
+    redis.tear_file_behind("{\"n\":4}");
+    redis.restart().await;
+    assert_eq!(redis.numbers().await.iter().filter(|n| **n < 4).count(), 4, "only the last batch is torn");
+    gateway.take_numbers(5..6).await;
+    gateway.sent_its_journal().await;
+    assert_eq!(redis.numbers().await, [0, 1, 2, 3, 4, 5]);
+    redis.restart().await;
+    gateway.take_numbers(6..7).await;
+    gateway.sent_its_journal().await;
+    assert_eq!(redis.numbers().await, [0, 1, 2, 3, 4, 5, 6]);
 }
 
 async fn an_outage_is_drained_in_order(release: Release) {

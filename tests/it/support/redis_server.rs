@@ -150,6 +150,9 @@ impl RedisServer {
 
     /// Appends to its own file with an fsync each time, so that a restart has all that it confirmed.
     fn spawn(&mut self) {
+        if self.release != Release::Valkey {
+            self.drop_torn_transaction();
+        }
         // Without the signal, a file that may not grow is an error to the server, as on a full disk.
         let child = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
@@ -163,6 +166,46 @@ impl RedisServer {
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    /// What docs/redis.md says of a server that was killed while it wrote: Redis itself leaves a part of a torn transaction in
+    /// its file, and executes that at the start after the next one. Valkey 9.1 drops it whole.
+    fn drop_torn_transaction(&self) {
+        use std::io::Write;
+        use std::os::unix::process::CommandExt;
+        let Some(file) = self.append_only_file() else { return };
+        let manifest = file.with_file_name("appendonly.aof.manifest");
+        let whole = if manifest.exists() { manifest } else { file };
+        // The server is its own repair tool under another name.
+        let mut repair = Command::new(self.release.binary())
+            .arg0("redis-check-aof")
+            .arg("--fix")
+            .arg(whole)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // A whole file isn't asked about.
+        let _ = repair.stdin.take().unwrap().write_all(b"y\n");
+        assert!(repair.wait().unwrap().success(), "{:?} doesn't repair its file", self.release);
+    }
+
+    fn append_only_file(&self) -> Option<PathBuf> {
+        let files = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten();
+        let folders = [self.folder.path().join("appendonlydir"), self.folder.path().to_owned()];
+        let mut paths = folders.iter().flat_map(|folder| files(folder)).map(|entry| entry.unwrap().path());
+        paths.find(|path| path.to_str().is_some_and(|path| path.ends_with("aof") && !path.contains(".base.")))
+    }
+
+    /// Cuts off what its file holds behind the last argument with these words, but for the begin of the next command. The
+    /// server doesn't run.
+    pub fn tear_file_behind(&self, words: &str) {
+        let path = self.append_only_file().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(words.len()).rposition(|window| window == words.as_bytes()).unwrap();
+        let end = at + bytes[at..].windows(2).position(|window| window == b"\r\n").unwrap() + 2;
+        assert!(bytes.len() > end + 8, "another command follows");
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(end as u64 + 8).unwrap();
     }
 
     async fn is_up(&mut self) -> bool {
