@@ -76,6 +76,10 @@ class Server:
         self.process.end()
 
 
+# What is left for a gateway in front of such a store.
+HYPER_REDIS, HYPER_FILE = "hyper and XADD, nothing else", "hyper and fsync, nothing else"
+
+
 class BareHyper(Server):
     """Hyper on the same runtime: it reads each body, stores it if it is told to where, and answers a constant."""
 

@@ -35,7 +35,7 @@ scenarios (all of them unless some are named):
   append         the numbered, idempotent append beside plain pipelined XADD
   open-loop      latencies at 25, 50 and 75 % of the saturated rate: on Redis, signed, XML, embedded, Redis down, Redis back;
                  and what a bare hyper server does
-  overload       five times the saturated rate; 1,000 connections for a bare hyper server, too
+  overload       five times the saturated rate; 1,000 connections for bare servers, too
   memory         idle, saturated over 256 connections, and with 100,000 orders in the outage journal
   journal-depth  what 10,000, 100,000 and 300,000 orders in the outage journal cost
   scale          10, 10,000 and 1,000,000 integrations; 10 and 100,000 allowlist entries

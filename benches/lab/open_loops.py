@@ -4,7 +4,7 @@ import os
 
 from . import bodies, load
 from .bodies import ORDER_BYTES
-from .contestants import BareHyper, Gateway
+from .contestants import HYPER_FILE, HYPER_REDIS, BareHyper, Gateway
 from .journal import bring_back, fill, take_away
 from .load import CONNECTIONS
 from .machine import Failure, say
@@ -134,6 +134,8 @@ def matrix_bars(results):
 # --- overload -------------------------------------------------------------------------------------------------
 
 TIMES = 5
+# What 1,000 connections alone cost, beside the gateway.
+BARE = (BareHyper.name, HYPER_REDIS, HYPER_FILE)
 MANY_CONNECTIONS = 1000
 # All of them come from one address, and the gateway takes 256 from one.
 MANY_FROM_ONE = {"RETRIEVE_MAX_CONNECTIONS_PER_ADDRESS": str(MANY_CONNECTIONS)}
@@ -148,6 +150,8 @@ def overload(lab):
     gateway = lambda **options: Gateway(lab.shop, lab.programs, settings=MANY_FROM_ONE, **options)
     servers = {
         BareHyper.name: lambda name: BareHyper(lab.shop, lab.programs),
+        HYPER_REDIS: lambda name: BareHyper(lab.shop, lab.programs, store="redis", name=name),
+        HYPER_FILE: lambda name: BareHyper(lab.shop, lab.programs, store="file", name=name),
         "gateway, Redis": lambda name: gateway(name=name),
         "gateway, embedded": lambda name: gateway(queue="embedded", name=name),
     }
@@ -163,8 +167,8 @@ def overload(lab):
                 request = server.request(body)
                 peak, many = (saturated_rate(server, request, connections) for connections in (CONNECTIONS, MANY_CONNECTIONS))
                 result = {"peak_rate": peak, "many_rate": many, "many_share": many / peak}
-                # Bare hyper takes more than the generator can send.
-                if name != BareHyper.name:
+                # Bare hyper takes more than the generator can send, and refuses nothing.
+                if name not in BARE:
                     result.update(load.open_loop(server, request, peak * TIMES, MANY_CONNECTIONS, lab.seconds, "--drop"))
                     result.update(goodput=result["per_second"] / peak, of_many=result["per_second"] / many)
                 load.count(server, problems)
@@ -182,7 +186,7 @@ def overload(lab):
     for name in results.names():
         median, worst = (lambda column: results.median(name, column)), (lambda column: results.worst(name, column))
         row = [name, f"{median('peak_rate'):,.0f}", f"{median('many_rate'):,.0f}", f"{median('many_share'):.2f}"]
-        if name == BareHyper.name:
+        if name in BARE:
             rows.append(row + [""] * (len(head) - len(row)))
             continue
         row += [f"{median('rate'):,.0f}", f"{results.total(name, 'sent') / lab.rounds / lab.seconds:,.0f}", f"{median('per_second'):,.0f}"]

@@ -2,13 +2,10 @@
 
 from . import bodies
 from .bodies import ORDER_BYTES, SIZES
-from .contestants import QUIET, BareHyper, Fastify, Gateway, NginxLua, Webdis
+from .contestants import HYPER_FILE, HYPER_REDIS, QUIET, BareHyper, Fastify, Gateway, NginxLua, Webdis
 from .load import CONNECTIONS
 from .report import Bar, Section, mib, milliseconds, significant, table
 from .rounds import measure, saturate
-
-# What is left for a gateway in front of such a store.
-HYPER_REDIS, HYPER_FILE = "hyper and XADD, nothing else", "hyper and fsync, nothing else"
 
 
 def field(lab):
