@@ -181,9 +181,12 @@ impl Lane {
 
 impl Waiting {
     /// Waits for jobs and takes what is there, as one batch. None when the lane is closed and empty.
+    /// For a worker with a thread of its own: where webhooks keep its core busy they go on first, because a batch costs about
+    /// the same for one job and for those that they hand over until then (docs/performance.md, overload).
     pub async fn batch(&mut self) -> Option<Vec<Append>> {
         loop {
             self.first().await?;
+            std::thread::yield_now();
             if let Some(batch) = self.take_batch() {
                 return Some(batch);
             }
