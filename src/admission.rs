@@ -81,7 +81,8 @@ pub async fn admit<'a>(app: &'a App, id: &str, address: IpAddr, now: Instant) ->
     let needs_signature = listed.is_none() && by_signature.is_some();
     let rule = match listed.or(by_signature) {
         Some(rule) => rule,
-        None => match by_domain(app, own, address, now).await {
+        // Boxed, because each request's future would have room for it, and few need it.
+        None => match Box::pin(by_domain(app, own, address, now)).await {
             // What couldn't be decided is let in as well: what is looked for is who would have to be listed.
             Err(_) if app.list_mode == ListMode::Report => &REPORTED,
             found => found?,

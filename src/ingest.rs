@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::Method;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -76,10 +76,10 @@ pub struct Context {
 pub async fn ingest(
     context: &Arc<Context>,
     peer: SocketAddr,
-    request: Request<Incoming>,
+    request: &http::request::Parts,
+    body: Incoming,
     facts: &mut Facts,
 ) -> Result<Accepted, Rejection> {
-    let (request, body) = request.into_parts();
     let route = Route::parse(&request.method, request.uri.path())?;
     facts.integration = Some(route.integration.to_owned());
 
@@ -100,7 +100,7 @@ pub async fn ingest(
     facts.on_no_list = caller.rule().proof == Proof::Report;
     let integration = caller.integration();
     if request.method != Method::POST {
-        let answer = handshake_at(Stage::Head, integration, &request, b"")?;
+        let answer = handshake_at(Stage::Head, integration, request, b"")?;
         let allow = || handshake::allow(integration.handshakes());
         return answer.map(Accepted::Handshake).ok_or_else(|| Rejection::MethodNotAllowed { allow: allow() });
     }
@@ -108,25 +108,25 @@ pub async fn ingest(
     let bounds = Bounds { limit_bytes: integration.body_limit_bytes, timeout: context.body_timeout };
     let ReceivedBody { bytes, mut reservation } = receive(body, bounds, &context.memory).await?;
     facts.body_bytes = bytes.len();
-    if let Some(answer) = handshake_at(Stage::Received, integration, &request, &bytes)? {
+    if let Some(answer) = handshake_at(Stage::Received, integration, request, &bytes)? {
         note(context, &answer);
         return Ok(Accepted::Handshake(answer));
     }
 
-    let verified = verify(context, &caller, &request, &bytes, facts.received_at).await?;
+    let verified = verify(context, &caller, request, &bytes, facts.received_at).await?;
     drop(bytes);
     let coding = inflate::coding(&request.headers)?;
     let mut turn = context.conversions.turn(coding, verified.body().len()).await?;
     let verified = content(context, integration, coding, verified, &turn, &mut reservation)?;
     if verified.signed()
-        && let Some(answer) = handshake_at(Stage::Verified, integration, &request, verified.body())?
+        && let Some(answer) = handshake_at(Stage::Verified, integration, request, verified.body())?
     {
         note(context, &answer);
         return Ok(Accepted::Handshake(answer));
     }
 
     context.conversions.extend(&mut turn, verified.body().len()).await?;
-    let job = turn.work(|| make_job(facts, app, route, &caller, &request, &verified))?;
+    let job = turn.work(|| make_job(facts, app, route, &caller, request, &verified))?;
     drop((verified, turn));
 
     // From here on it is the job's document that holds memory, and its headers make it larger than the body.

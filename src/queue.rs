@@ -162,17 +162,18 @@ impl Queue {
     ///
     /// # Errors
     /// Why there is no receipt.
-    pub async fn append(
+    pub fn append(
         &self,
         job: Job,
         order_key: Option<&str>,
         reservation: Reservation,
         timeout: Duration,
-    ) -> Result<Receipt, QueueError> {
-        match self {
-            Queue::Embedded(embedded) => embedded.lane().append(job, reservation, timeout).await,
-            Queue::Redis(redis) => redis.append(job, order_key, reservation, timeout).await,
-        }
+    ) -> impl Future<Output = Result<Receipt, QueueError>> {
+        let lane = match self {
+            Queue::Embedded(embedded) => embedded.lane(),
+            Queue::Redis(redis) => redis.lane(&job, order_key),
+        };
+        lane.append(job, reservation, timeout)
     }
 
     /// Reads jobs in order; does not remove them.

@@ -50,7 +50,7 @@ impl Default for Limits {
 
 /// Looks at a blocked webhook after its answer, if it may be a signed one. One that waits for `100 Continue`, or
 /// declares a body over the bound, is none: the sender would see that it was asked for the body.
-pub fn look_at(context: &Arc<Context>, facts: &Facts, request: http::request::Parts, body: Incoming) {
+pub fn look_at(context: &Arc<Context>, facts: &Facts, request: &http::request::Parts, body: Incoming) {
     let integrations = &context.apps.select(&request.headers).integrations;
     let may_be_signed = integrations.signature_headers().any(|name| request.headers.contains_key(name));
     let is_small = body.size_hint().exact().is_none_or(|length| length <= BOUNDS.limit_bytes as u64);
@@ -63,7 +63,8 @@ pub fn look_at(context: &Arc<Context>, facts: &Facts, request: http::request::Pa
     if context.blocked.rate.take(Instant::now()).is_err() {
         return;
     }
-    let (context, client, received_at) = (Arc::clone(context), facts.client, facts.received_at);
+    let (context, request) = (Arc::clone(context), request.clone());
+    let (client, received_at) = (facts.client, facts.received_at);
     tokio::spawn(async move {
         if is_signed(&context, &id, &request, body, received_at).await {
             context.metrics.count_signed_but_blocked(&id);

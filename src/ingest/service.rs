@@ -47,14 +47,19 @@ pub fn public_service(
 ) -> impl tower::Service<Request<Incoming>, Response = Answer, Error = Infallible, Future: Send> + Clone + Send
 {
     tower::service_fn(move |request: Request<Incoming>| {
-        let context = Arc::clone(&context);
-        async move { Ok(serve(&context, peer, request).await) }
+        let (request, body) = request.into_parts();
+        serve(Arc::clone(&context), peer, request, body).map(Ok)
     })
 }
 
-async fn serve(context: &Arc<Context>, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+async fn serve(
+    context: Arc<Context>,
+    peer: SocketAddr,
+    request: http::request::Parts,
+    body: Incoming,
+) -> Answer {
     let mut facts = Facts::new(peer);
-    let outcome = track(&context.metrics, ingest(context, peer, request, &mut facts)).await;
+    let outcome = track(&context.metrics, ingest(&context, peer, &request, body, &mut facts)).await;
     let is_shared = context.trusted_proxies.contains(peer.ip());
     conclude(&context.metrics, &facts, outcome, is_shared)
 }

@@ -167,7 +167,8 @@ pub async fn linger(mut stream: TcpStream) {
     let lingering = async {
         stream.shutdown().await?;
         let mut thrown_away = 0;
-        let mut buffer = [0; 4096];
+        // On the heap: each connection's task holds this future's place from the beginning.
+        let mut buffer = vec![0; 4096];
         while thrown_away < LINGER.1 {
             match stream.read(&mut buffer).await? {
                 0 => break,

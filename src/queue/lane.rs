@@ -136,18 +136,14 @@ impl Lane {
         reservation: Reservation,
         timeout: Duration,
     ) -> Result<Receipt, QueueError> {
+        let Job { id, document, dedupe } = job;
         let arrived = Instant::now();
-        let deadline = arrived + time_for(timeout, job.document.len());
+        let deadline = arrived + time_for(timeout, document.len());
         let (settled, mut outcome) = oneshot::channel();
         let is_decided = Arc::new(AtomicBool::new(false));
-        let waiter = Waiter {
-            id: job.id,
-            arrived,
-            settled,
-            is_decided: Arc::clone(&is_decided),
-            _reservation: reservation,
-        };
-        let append = Append { document: job.document, dedupe: job.dedupe, waiter };
+        let waiter =
+            Waiter { id, arrived, settled, is_decided: Arc::clone(&is_decided), _reservation: reservation };
+        let append = Append { document, dedupe, waiter };
         let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let closed = || QueueError::Unavailable("the gateway is stopping".to_owned());
         let sender = sender.ok_or_else(closed)?;
@@ -167,7 +163,7 @@ impl Lane {
             settled = tokio::time::timeout_at(deadline + SETTLE_LIMIT, outcome).await;
         }
         match settled {
-            Ok(Ok(Ok(first))) => Ok(Receipt { job: first.unwrap_or(job.id), is_repeat: first.is_some() }),
+            Ok(Ok(Ok(first))) => Ok(Receipt { job: first.unwrap_or(id), is_repeat: first.is_some() }),
             Ok(Ok(Err(error))) => Err(error),
             // The worker dropped the job without a word: it ended, and what it did last is unknown.
             Ok(Err(_)) | Err(_) => Err(QueueError::Unconfirmed),

@@ -32,12 +32,11 @@ pub use self::mover::Mover;
 use self::server::Server;
 use self::target::Target;
 pub use self::writer::RedisWriter;
+use super::Health;
 use super::embedded::Leftover;
 use super::journal::{Identity, Journal, Recovered};
 use super::lane::{Lane, lane};
-use super::{Health, QueueError, Receipt};
 use crate::job::Job;
-use crate::memory::Reservation;
 use crate::telemetry::queue::QueueMetrics;
 
 /// How long a new connection may take, and any command but a batch.
@@ -233,13 +232,8 @@ impl Redis {
 
     /// Makes a job durable within [`super::time_for`] its length. Jobs of one `order_key` keep their order; without one a job
     /// goes to any shard.
-    pub(super) async fn append(
-        &self,
-        job: Job,
-        order_key: Option<&str>,
-        reservation: Reservation,
-        timeout: Duration,
-    ) -> Result<Receipt, QueueError> {
+    /// The lane of a job.
+    pub(super) fn lane(&self, job: &Job, order_key: Option<&str>) -> &Lane {
         // Repeats of a delivery have to meet where the first one is marked.
         let hash = match (order_key, &job.dedupe) {
             (Some(key), _) => slots::crc16(key.as_bytes()),
@@ -247,8 +241,7 @@ impl Redis {
             (None, None) => slots::crc16(job.id.as_bytes()),
         };
         // There is one shard at least.
-        let shard = &self.shards[usize::from(hash) % self.shards.len()];
-        shard.lane.append(job, reservation, timeout).await
+        &self.shards[usize::from(hash) % self.shards.len()].lane
     }
 
     /// The worst of the lanes': a sender can't choose its lane.
