@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::attempts::Attempts;
+use crate::support::attempts::{ATTEMPTS_HAVE_ADDRESSES, Attempts};
 use crate::support::client::get;
 use crate::support::fault_run::FaultRun;
 use crate::support::gateway::{SMALL_FILES, jobs, journal_is_sent_within};
-use crate::support::process::GatewayProcess;
+use crate::support::process::{GatewayProcess, RunningGateway};
 use crate::support::random::Random;
 use crate::support::redis_server::RedisServer;
 
@@ -38,20 +38,33 @@ fn kill_at(random: &mut Random) -> String {
     format!("inject={CALLS}:signal=KILL:when={}", 1 + random.below(500))
 }
 
-/// Sends until jobs were taken for a while behind whatever failed.
-async fn send_through(attempts: &Arc<Attempts>, gateway: &GatewayProcess, what: &str) {
+/// The same, and each refusal's outcome is taken from its log.
+async fn start_noted(
+    attempts: &Arc<Attempts>,
+    inject: &str,
+    folder: &TempDir,
+    settings: &[(&str, &str)],
+) -> Option<RunningGateway> {
+    let gateway = start(inject, folder, &[settings, &ATTEMPTS_HAVE_ADDRESSES].concat()).await?;
+    let attempts = Arc::clone(attempts);
+    Some(gateway.with_log(move |line| attempts.note_refusal(line)))
+}
+
+/// Sends until jobs were taken for a while behind whatever failed. If the last one is refused while nothing can be written, the
+/// outcome is that it may be there (`queue_unconfirmed`): that it counts for nothing is noted only when that can be.
+async fn send_through(attempts: &Arc<Attempts>, gateway: &RunningGateway, what: &str) {
     let sending = attempts.start_clients(gateway.address, 4);
     attempts.go_on_within(120, 150).await;
     attempts.finish();
     sending.join_all().await;
+    attempts.refusals_are_noted().await;
     assert_eq!(get(gateway.admin, "/live").await.status, 200, "{what}");
 }
 
 /// Ends a gateway that hasn't ended by itself.
-async fn stop(gateway: GatewayProcess, what: &str) {
-    let (_, _, mut child) = gateway.ignore_log();
-    assert!(child.try_wait().unwrap().is_none(), "{what}");
-    child.kill().await.unwrap();
+async fn stop(mut gateway: RunningGateway, what: &str) {
+    assert!(gateway.is_running(), "{what}");
+    gateway.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +76,7 @@ async fn errors_of_the_disk_under_the_embedded_queue_lose_and_double_nothing() {
     for _ in 0..run.rounds {
         let inject = error_at(&mut run.random);
         // An error while the files are opened refuses the start, in words.
-        let Some(gateway) = start(&inject, &folder, &[SMALL_FILES]).await else { continue };
+        let Some(gateway) = start_noted(&attempts, &inject, &folder, &[SMALL_FILES]).await else { continue };
         begun += 1;
         send_through(&attempts, &gateway, &inject).await;
         stop(gateway, &inject).await;
@@ -85,7 +98,7 @@ async fn errors_of_the_disk_under_the_journal_lose_and_double_nothing() {
     let mut begun = 0;
     for _ in 0..run.rounds {
         let inject = error_at(&mut run.random);
-        let Some(gateway) = start(&inject, &folder, &settings).await else { continue };
+        let Some(gateway) = start_noted(&attempts, &inject, &folder, &settings).await else { continue };
         begun += 1;
         send_through(&attempts, &gateway, &inject).await;
         if run.random.below(2) == 0 {

@@ -161,6 +161,15 @@ impl Attempts {
         counts
     }
 
+    /// Waits until the log has told the outcome of each refused attempt.
+    pub async fn refusals_are_noted(&self) {
+        eventually_within(10, "the log has each refusal", || async {
+            let (refused, outcomes) = (self.refused.lock().unwrap(), self.outcomes.lock().unwrap());
+            refused.keys().all(|number| outcomes.contains_key(number)).then_some(())
+        })
+        .await;
+    }
+
     /// Takes from a gateway's log line the outcome of a refused attempt, if the line is one of those.
     pub fn note_refusal(&self, line: &str) {
         if !line.contains("\"refused\"") {

@@ -130,6 +130,10 @@ pub struct RunningGateway {
 }
 
 impl RunningGateway {
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// `kill -9`. Returns when its log has been read to the end.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
