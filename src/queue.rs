@@ -45,8 +45,8 @@ pub enum QueueError {
     /// The store didn't come to it in time; the job wasn't stored.
     #[error("the store didn't take the job within the time for it")]
     Busy,
-    /// The store didn't confirm in time. The job may have been stored.
-    #[error("the store didn't confirm within the time for it")]
+    /// The store didn't confirm, because it took too long or its disk failed. The job may have been stored.
+    #[error("the store didn't confirm the job, which may be stored all the same")]
     Unconfirmed,
 }
 

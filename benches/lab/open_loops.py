@@ -134,7 +134,7 @@ def matrix_bars(results):
 # --- overload -------------------------------------------------------------------------------------------------
 
 TIMES = 5
-# What 1,000 connections alone cost, beside the gateway.
+# Servers that refuse nothing. What 1,000 connections cost them is what connections cost by themselves.
 BARE = (BareHyper.name, HYPER_REDIS, HYPER_FILE)
 MANY_CONNECTIONS = 1000
 # All of them come from one address, and the gateway takes 256 from one.
@@ -167,7 +167,6 @@ def overload(lab):
                 request = server.request(body)
                 peak, many = (saturated_rate(server, request, connections) for connections in (CONNECTIONS, MANY_CONNECTIONS))
                 result = {"peak_rate": peak, "many_rate": many, "many_share": many / peak}
-                # Bare hyper takes more than the generator can send, and refuses nothing.
                 if name not in BARE:
                     result.update(load.open_loop(server, request, peak * TIMES, MANY_CONNECTIONS, lab.seconds, "--drop"))
                     result.update(goodput=result["per_second"] / peak, of_many=result["per_second"] / many)

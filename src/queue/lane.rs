@@ -176,9 +176,9 @@ impl Lane {
 }
 
 impl Waiting {
-    /// Waits for jobs and takes what is there, as one batch. None when the lane is closed and empty.
-    /// For a worker with a thread of its own: where webhooks keep its core busy they go on first, because a batch costs about
-    /// the same for one job and for those that they hand over until then (docs/performance.md, overload).
+    /// Waits for jobs and takes what is there, as one batch. None when the lane is closed and empty. Only for a worker with a
+    /// thread of its own, which gives way before it takes them: where webhooks keep its core busy, they hand over more
+    /// meanwhile, and a batch costs about the same for one job and for many (docs/performance.md).
     pub async fn batch(&mut self) -> Option<Vec<Append>> {
         loop {
             self.first().await?;

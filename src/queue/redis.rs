@@ -230,9 +230,7 @@ impl Redis {
         self.shards.iter().map(keeper).collect()
     }
 
-    /// Makes a job durable within [`super::time_for`] its length. Jobs of one `order_key` keep their order; without one a job
-    /// goes to any shard.
-    /// The lane of a job.
+    /// The lane that a job takes: one for all jobs of an `order_key`, so that they keep their order, and any without one.
     pub(super) fn lane(&self, job: &Job, order_key: Option<&str>) -> &Lane {
         // Repeats of a delivery have to meet where the first one is marked.
         let hash = match (order_key, &job.dedupe) {

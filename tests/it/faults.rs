@@ -38,8 +38,7 @@ async fn start_gateway(
     attempts: &Arc<Attempts>,
 ) -> RunningGateway {
     let settings = [settings, &ATTEMPTS_HAVE_ADDRESSES].concat();
-    let attempts = Arc::clone(attempts);
-    GatewayProcess::start(folder, &settings).await.with_log(move |line| attempts.note_refusal(line))
+    attempts.note_refusals_of(GatewayProcess::start(folder, &settings).await)
 }
 
 /// A gateway on Redis that stays up under load while Redis is in trouble.

@@ -16,7 +16,7 @@ use crate::support::client::{exchange, get};
 use crate::support::eventually_within;
 use crate::support::fault_run::FaultRun;
 use crate::support::gateway::{acknowledgement, journal_is_sent_within};
-use crate::support::process::GatewayProcess;
+use crate::support::process::{GatewayProcess, RunningGateway};
 use crate::support::random::Random;
 use crate::support::redis_server::RedisServer;
 
@@ -37,9 +37,7 @@ exec "$@"
 
 /// A gateway with its disk.
 struct OnDisk {
-    address: SocketAddr,
-    admin: SocketAddr,
-    child: tokio::process::Child,
+    gateway: RunningGateway,
     /// The disk, seen through the process.
     disk: PathBuf,
 }
@@ -64,14 +62,14 @@ impl OnDisk {
         let gateway = GatewayProcess::start_under(&program, folder, &settings).await;
         let gateway = gateway.expect("no gateway on a disk of its own; its words are above");
         let disk = PathBuf::from(format!("/proc/{}/root{disk}", gateway.id()));
-        let (address, admin, child) = gateway.ignore_log();
+        let gateway = gateway.with_log(|_| {});
         assert!(std::fs::exists(disk.join("data")).unwrap(), "the disk isn't mounted");
-        OnDisk { address, admin, child, disk }
+        OnDisk { gateway, disk }
     }
 
     /// Sends until it is refused, as a full disk has to be.
     async fn fill(&self, attempts: &Arc<Attempts>) {
-        let clients = attempts.start_clients(self.address, 4);
+        let clients = attempts.start_clients(self.gateway.address, 4);
         let refused = || attempts.refused().get(&503).copied().unwrap_or(0);
         let before = refused();
         eventually_within(120, "the disk is full", || async { (refused() > before + 20).then_some(()) })
@@ -79,7 +77,7 @@ impl OnDisk {
         assert!(attempts.all_said_when_to_come_again());
         // While they go on: with less to write there may be room for a moment.
         eventually_within(120, "it isn't ready", || async {
-            (get(self.admin, "/ready").await.status == 503).then_some(())
+            (get(self.gateway.admin, "/ready").await.status == 503).then_some(())
         })
         .await;
         attempts.finish();
@@ -88,12 +86,12 @@ impl OnDisk {
 
     /// Waits until jobs are taken again.
     async fn takes_jobs(&self, attempts: &Arc<Attempts>) {
-        let clients = attempts.start_clients(self.address, 4);
+        let clients = attempts.start_clients(self.gateway.address, 4);
         attempts.go_on_within(120, 50).await;
         attempts.finish();
         clients.join_all().await;
         eventually_within(120, "it is ready", || async {
-            (get(self.admin, "/ready").await.status == 200).then_some(())
+            (get(self.gateway.admin, "/ready").await.status == 200).then_some(())
         })
         .await;
     }
@@ -119,10 +117,6 @@ impl OnDisk {
         let length = free.saturating_sub(but_bytes).max(1);
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length).unwrap();
         length
-    }
-
-    fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
     }
 }
 
@@ -152,18 +146,18 @@ fn usage(folder: &Path) -> String {
 async fn a_full_disk_under_the_embedded_queue_refuses_until_there_is_room() {
     let mut run = FaultRun::begin("disk full", "embedded", 4);
     let folder = TempDir::new().unwrap();
-    let mut gateway = OnDisk::start(&folder, &[]).await;
+    let mut site = OnDisk::start(&folder, &[]).await;
     let attempts = Arc::new(Attempts::padded(8000));
     let mut jobs = Vec::new();
     for round in 0..run.rounds {
         // Where jobs had taken the room, they have to give some.
-        if gateway.fill_and_free(round, &mut run.random, &attempts).await < ENOUGH_BYTES {
-            handle_all(gateway.admin, &mut jobs).await;
+        if site.fill_and_free(round, &mut run.random, &attempts).await < ENOUGH_BYTES {
+            handle_all(site.gateway.admin, &mut jobs).await;
         }
-        gateway.takes_jobs(&attempts).await;
-        assert!(gateway.is_running());
+        site.takes_jobs(&attempts).await;
+        assert!(site.gateway.is_running());
     }
-    handle_all(gateway.admin, &mut jobs).await;
+    handle_all(site.gateway.admin, &mut jobs).await;
     run.end(attempts.account(&jobs), &json!({}));
 }
 
@@ -177,18 +171,18 @@ async fn a_full_disk_under_the_journal_refuses_until_redis_has_what_fills_it() {
     // Time enough for a slow Redis: a job that is on its way to it when the journal has no room may arrive although its
     // sender is told to come again. While Redis is away nobody waits for that time.
     let settings = [("RETRIEVE_QUEUE", url.as_str()), ("RETRIEVE_QUEUE_TIMEOUT", "20s")];
-    let mut gateway = OnDisk::start(&folder, &settings).await;
+    let mut site = OnDisk::start(&folder, &settings).await;
     let attempts = Arc::new(Attempts::padded(8000));
     for round in 0..run.rounds {
-        if gateway.fill_and_free(round, &mut run.random, &attempts).await < ENOUGH_BYTES {
+        if site.fill_and_free(round, &mut run.random, &attempts).await < ENOUGH_BYTES {
             redis.restart().await;
-            journal_is_sent_within(120, gateway.admin).await;
+            journal_is_sent_within(120, site.gateway.admin).await;
         }
-        gateway.takes_jobs(&attempts).await;
-        assert!(gateway.is_running());
+        site.takes_jobs(&attempts).await;
+        assert!(site.gateway.is_running());
         redis.kill();
     }
     redis.restart().await;
-    journal_is_sent_within(120, gateway.admin).await;
+    journal_is_sent_within(120, site.gateway.admin).await;
     run.end(attempts.account(&redis.jobs("default").await), &json!({}));
 }

@@ -26,6 +26,17 @@ async fn start(inject: &str, folder: &TempDir, settings: &[(&str, &str)]) -> Opt
     GatewayProcess::start_under(&program, folder, settings).await
 }
 
+/// Starts it in the same way, and takes each refusal's outcome from its log.
+async fn start_noted(
+    inject: &str,
+    folder: &TempDir,
+    settings: &[(&str, &str)],
+    attempts: &Arc<Attempts>,
+) -> Option<RunningGateway> {
+    let settings = [settings, &ATTEMPTS_HAVE_ADDRESSES].concat();
+    Some(attempts.note_refusals_of(start(inject, folder, &settings).await?))
+}
+
 /// An error for one call, or for some behind each other.
 fn error_at(random: &mut Random) -> String {
     let call = *random.pick(&["fdatasync", "fdatasync", "pwrite64"]);
@@ -36,18 +47,6 @@ fn error_at(random: &mut Random) -> String {
 
 fn kill_at(random: &mut Random) -> String {
     format!("inject={CALLS}:signal=KILL:when={}", 1 + random.below(500))
-}
-
-/// The same, and each refusal's outcome is taken from its log.
-async fn start_noted(
-    attempts: &Arc<Attempts>,
-    inject: &str,
-    folder: &TempDir,
-    settings: &[(&str, &str)],
-) -> Option<RunningGateway> {
-    let gateway = start(inject, folder, &[settings, &ATTEMPTS_HAVE_ADDRESSES].concat()).await?;
-    let attempts = Arc::clone(attempts);
-    Some(gateway.with_log(move |line| attempts.note_refusal(line)))
 }
 
 /// Sends until jobs were taken for a while behind whatever failed. If the last one is refused while nothing can be written, the
@@ -76,7 +75,7 @@ async fn errors_of_the_disk_under_the_embedded_queue_lose_and_double_nothing() {
     for _ in 0..run.rounds {
         let inject = error_at(&mut run.random);
         // An error while the files are opened refuses the start, in words.
-        let Some(gateway) = start_noted(&attempts, &inject, &folder, &[SMALL_FILES]).await else { continue };
+        let Some(gateway) = start_noted(&inject, &folder, &[SMALL_FILES], &attempts).await else { continue };
         begun += 1;
         send_through(&attempts, &gateway, &inject).await;
         stop(gateway, &inject).await;
@@ -98,7 +97,7 @@ async fn errors_of_the_disk_under_the_journal_lose_and_double_nothing() {
     let mut begun = 0;
     for _ in 0..run.rounds {
         let inject = error_at(&mut run.random);
-        let Some(gateway) = start_noted(&attempts, &inject, &folder, &settings).await else { continue };
+        let Some(gateway) = start_noted(&inject, &folder, &settings, &attempts).await else { continue };
         begun += 1;
         send_through(&attempts, &gateway, &inject).await;
         if run.random.below(2) == 0 {

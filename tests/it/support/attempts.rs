@@ -3,7 +3,7 @@
 //!
 //! A 503 says "not stored", with one exception: the outcome `queue_unconfirmed` says that it isn't known. Which outcome a
 //! 503 had stands in the gateway's log alone, so each attempt comes from an address of its own (`X-Forwarded-For`), by
-//! which a process's log lines are told apart ([`Attempts::note_refusal`]).
+//! which a process's log lines are told apart ([`Attempts::note_refusals_of`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::eventually_within;
+use super::process::{GatewayProcess, RunningGateway};
 
 /// Lets a gateway take the attempts' addresses for its clients'.
 pub const ATTEMPTS_HAVE_ADDRESSES: [(&str, &str); 2] =
@@ -170,8 +171,15 @@ impl Attempts {
         .await;
     }
 
+    /// Notes the outcomes of refused attempts in a gateway's log, for as long as it runs. It has to know their addresses
+    /// ([`ATTEMPTS_HAVE_ADDRESSES`]).
+    pub fn note_refusals_of(self: &Arc<Self>, gateway: GatewayProcess) -> RunningGateway {
+        let attempts = Arc::clone(self);
+        gateway.with_log(move |line| attempts.note_refusal(line))
+    }
+
     /// Takes from a gateway's log line the outcome of a refused attempt, if the line is one of those.
-    pub fn note_refusal(&self, line: &str) {
+    fn note_refusal(&self, line: &str) {
         if !line.contains("\"refused\"") {
             return;
         }
